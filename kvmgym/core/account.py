@@ -1,0 +1,231 @@
+"""Where the time goes: states of vCPUs, overhead of pCPUs, waiting, latencies and the trace.
+
+Everything here is exact in integer ns, so that conservation (run + ready + blocked = T for a vCPU, busy + idle +
+overhead = T for a pCPU) and Little's law can be checked without a tolerance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvmgym.core.jit import jit
+from kvmgym.core.layout import (
+    ACT_COMPUTE,
+    ACT_HALT,
+    ACT_SEND,
+    HIST_BINS,
+    HIST_OCTAVES,
+    HIST_STEPS,
+    HISTS,
+    NONE,
+    READY,
+    RUNNING,
+)
+
+# Kinds of trace rows. The argument is in brackets.
+(TR_RUN, TR_PREEMPT, TR_BLOCK, TR_WAKE, TR_PLE, TR_YIELD, TR_LOCK, TR_WAIT, TR_UNLOCK, TR_SEND, TR_IRQ, TR_ACK, TR_OPS,
+ TR_TICK, TR_MIGRATE, TR_NO_TARGET) = (np.int64(code) for code in range(16))  # fmt: skip
+TRACE_NAMES = ("run", "preempt", "block", "wake", "PLE", "yield_to", "lock", "wait", "unlock", "send", "irq", "ack", "ops",
+               "tick", "migrate", "no target")  # fmt: skip
+
+
+@jit
+def note(w, kind, v, arg):
+    """Add a row to the trace, when there is one; `arg` depends on `kind` (docs/trace.md)."""
+    host = w.host[0]
+    if host.trace_len < w.par[0].trace_cap:
+        row = w.trace[host.trace_len]
+        row.time_ns = host.now_ns
+        row.kind = kind
+        row.vcpu = v
+        row.arg = arg
+    host.trace_len += 1
+
+
+@jit
+def count_ready(w, p, change, now):
+    """Add `change` to the ready vCPUs of pCPU `p`, and the time since the last change to its integral."""
+    pcpu = w.pcpu[p]
+    pcpu.ready_integral_ns += pcpu.nr_ready * (now - pcpu.ready_since_ns)
+    pcpu.ready_since_ns = now
+    pcpu.nr_ready += change
+
+
+@jit
+def set_state(w, v, state, now):
+    """Charge the time in the old state and enter the new one."""
+    vcpu = w.vcpu[v]
+    settle_state(w, v, now)
+    if vcpu.state == READY:
+        count_ready(w, vcpu.pcpu, -1, now)
+    vcpu.state = state
+    if state == READY:
+        count_ready(w, vcpu.pcpu, 1, now)
+    w.host[0].events += 1
+
+
+@jit
+def settle_state(w, v, now):
+    """Charge the time in the present state up to `now`."""
+    vcpu = w.vcpu[v]
+    elapsed = now - vcpu.state_since_ns
+    vcpu.state_since_ns = now
+    if vcpu.state == RUNNING:
+        vcpu.run_ns += elapsed
+    elif vcpu.state == READY:
+        vcpu.ready_ns += elapsed
+    else:
+        vcpu.blocked_ns += elapsed
+
+
+@jit
+def guest_from(vcpu, now):
+    """When the guest of a running vCPU goes on: now, or the end of host work in progress [ns]."""
+    return max(now, vcpu.overhead_until_ns)
+
+
+@jit
+def spinning(vcpu):
+    """True when the vCPU's activity is a spin (it may be off its pCPU or in a handler)."""
+    return vcpu.act > ACT_SEND and vcpu.act < ACT_HALT
+
+
+@jit
+def spin_pause(vcpu, now):
+    """Charge the spin of a running vCPU up to `now`; the caller says when it goes on."""
+    if vcpu.act > ACT_SEND and vcpu.act < ACT_HALT and vcpu.in_irq == 0:
+        spun = now - vcpu.spin_from_ns
+        if spun > 0:
+            vcpu.spin_ns += spun
+            vcpu.spin_budget_ns -= spun
+            vcpu.spin_from_ns = now
+
+
+@jit
+def charge(w, v, cost_ns, now):
+    """Delay the guest of a running vCPU by host work of `cost_ns`, after any host work in progress."""
+    if cost_ns == 0:
+        return
+    vcpu = w.vcpu[v]
+    spin_pause(vcpu, now)
+    vcpu.overhead_until_ns = max(now, vcpu.overhead_until_ns) + cost_ns
+    vcpu.overhead_ns += cost_ns
+    w.pcpu[vcpu.pcpu].overhead_ns += cost_ns
+    if vcpu.in_irq:
+        vcpu.irq_end_ns += cost_ns
+    if vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND:
+        vcpu.t_end_ns += cost_ns
+    elif vcpu.in_irq == 0:
+        vcpu.spin_from_ns = vcpu.overhead_until_ns
+        vcpu.resume_check = 1
+
+
+@jit
+def hist_bin(value_ns):
+    """The bin of a latency: exact below 4 ns, then 4 linear steps an octave."""
+    if value_ns < HIST_STEPS:
+        return max(value_ns, 0)
+    shift = 0
+    while value_ns >> shift >= 2 * HIST_STEPS:
+        shift += 1
+    return min((shift + 1) * HIST_STEPS + (value_ns >> shift) - HIST_STEPS, HIST_OCTAVES * HIST_STEPS - 1)
+
+
+@jit
+def observe(w, vm, which, value_ns):
+    """Count a latency in histogram `which` (HIST_*) of a VM."""
+    w.hist[(vm * HISTS + which) * HIST_BINS + hist_bin(value_ns)] += 1
+
+
+@jit
+def count_waiting(lock, change, now):
+    """Add `change` to the waiters of a lock, and the time since the last change to its integral."""
+    lock.wait_integral_ns += lock.waiting * (now - lock.last_ns)
+    lock.last_ns = now
+    lock.waiting += change
+
+
+@jit
+def settle(w):
+    """Bring every counter up to now, so that the sums are exact at this instant."""
+    now = w.host[0].now_ns
+    for v in range(w.par[0].vcpus):
+        vcpu = w.vcpu[v]
+        settle_state(w, v, now)
+        if vcpu.state == RUNNING:
+            spin_pause(vcpu, now)
+        if vcpu.lhp_since_ns < now:
+            w.vm[vcpu.vm].lhp_ns += now - vcpu.lhp_since_ns
+            vcpu.lhp_since_ns = now
+    for p in range(w.par[0].pcpus):
+        pcpu = w.pcpu[p]
+        count_ready(w, p, 0, now)
+        elapsed = now - pcpu.curr_since_ns
+        pcpu.curr_since_ns = now
+        if pcpu.curr == NONE:
+            pcpu.idle_ns += elapsed
+        else:
+            pcpu.used_ns += elapsed
+    for k in range(w.par[0].locks):
+        count_waiting(w.lock[k], 0, now)
+
+
+@jit
+def reset(w):
+    """Start the measured window now: all counters to zero, host work still in progress carried over."""
+    settle(w)
+    now = w.host[0].now_ns
+    w.host[0].window_since_ns = now
+    w.host[0].events = 0
+    w.host[0].decisions = 0
+    for v in range(w.par[0].vcpus):
+        vcpu = w.vcpu[v]
+        vcpu.run_ns = 0
+        vcpu.ready_ns = 0
+        vcpu.blocked_ns = 0
+        vcpu.spin_ns = 0
+        vcpu.kernel_ns = 0
+        vcpu.ple_exits = 0
+        vcpu.overhead_ns = 0
+        if vcpu.state == RUNNING:
+            vcpu.overhead_ns = max(0, vcpu.overhead_until_ns - now)
+    for p in range(w.par[0].pcpus):
+        pcpu = w.pcpu[p]
+        pcpu.used_ns = 0
+        pcpu.idle_ns = 0
+        pcpu.overhead_ns = 0
+        if pcpu.curr != NONE:
+            pcpu.overhead_ns = w.vcpu[pcpu.curr].overhead_ns
+        pcpu.ready_integral_ns = 0
+        pcpu.switches = 0
+        pcpu.migrations = 0
+    for g in range(w.par[0].vms):
+        vm = w.vm[g]
+        vm.ops = 0
+        vm.ple_exits = 0
+        vm.yields_attempted = 0
+        vm.yields_ok = 0
+        vm.yields_esrch = 0
+        vm.relaxed_attempted = 0
+        vm.relaxed_ok = 0
+        vm.relaxed_esrch = 0
+        vm.lock_acquires = 0
+        vm.mutex_acquires = 0
+        vm.lhp_ns = 0
+        vm.shootdowns = 0
+        vm.shootdown_ns = 0
+        vm.shootdowns_sent = 0
+        vm.kicks = 0
+        vm.halts = 0
+        vm.wakeups = 0
+        vm.wakeups_queued = 0
+        vm.preemptions = 0
+        vm.rewarm_spent_ns = 0
+    for k in range(w.par[0].locks):
+        lock = w.lock[k]
+        lock.wait_integral_ns = 0
+        lock.wait_sum_ns = 0
+        lock.acquires = 0
+        lock.contended = 0
+    for i in range(w.par[0].vms * HISTS * HIST_BINS):
+        w.hist[i] = 0

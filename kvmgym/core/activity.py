@@ -1,0 +1,204 @@
+"""What a vCPU's guest is doing, and when that changes: the verbs that locks, IPIs, queues and the engine share.
+
+A guest has one activity (ACT_*), possibly with an interrupt handler above it. While the vCPU runs, t_end_ns and
+irq_end_ns are points in time; while it does not, they are what is left. Host work (exits, switches) delays both.
+"""
+
+from __future__ import annotations
+
+from kvmgym.core import account, eevdf, events, sched
+from kvmgym.core.jit import jit
+from kvmgym.core.layout import ACT_COMPUTE, ACT_HALT, ACT_SEND, ACT_SPIN_LOCK, BLOCKED, INF, NONE, RUNNING, TAS, YES
+
+
+@jit
+def must_look(w, vcpu):
+    """True when a spinner's guest goes on and must look whether its tas lock came free meanwhile."""
+    return vcpu.act == ACT_SPIN_LOCK and vcpu.resume_check == 1 and w.lock[vcpu.wait_lock].kind == TAS
+
+
+@jit
+def ple_watches(w, vcpu):
+    """True when hardware would exit from this spin: pause-loop exiting is on and the guest spins in ring 0 (Intel)."""
+    return w.par[0].ple and vcpu.ring0
+
+
+@jit
+def set_event(w, v):
+    """Set the pCPU's leaf to the next change of its running vCPU `v`, or its next tick."""
+    vcpu = w.vcpu[v]
+    pcpu = w.pcpu[vcpu.pcpu]
+    if vcpu.in_irq:
+        ev = vcpu.irq_end_ns
+    elif vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND:
+        ev = vcpu.t_end_ns
+    elif vcpu.act == ACT_HALT or must_look(w, vcpu):
+        ev = max(vcpu.spin_from_ns, vcpu.overhead_until_ns)
+    else:
+        ev = min(vcpu.spin_from_ns + vcpu.spin_budget_ns, INF)
+        if ple_watches(w, vcpu):
+            ev = min(ev, vcpu.spin_from_ns + vcpu.ple_window_ns)
+    pcpu.ev_ns = ev
+    events.set_time(w, vcpu.pcpu, min(ev, pcpu.next_tick_ns))
+
+
+@jit
+def guest_waits(w, v):
+    """Count a vCPU that only another one can release, and look for a deadlock when all of the VM wait."""
+    vm = w.vm[w.vcpu[v].vm]
+    vm.nr_waiting += 1
+    if vm.nr_waiting == vm.vcpus:
+        look_for_deadlock(w, w.vcpu[v].vm)
+
+
+@jit
+def has_interrupt(w, v):
+    """True when an interrupt waits to be taken by vCPU `v`."""
+    vcpu = w.vcpu[v]
+    if vcpu.resched_pending or vcpu.timer_pending:
+        return True
+    words = w.par[0].pend_words
+    for i in range(v * words, (v + 1) * words):
+        if w.pend[i] != 0:
+            return True
+    return False
+
+
+@jit
+def look_for_deadlock(w, g):
+    """Report VM `g` in host.deadlock_vm when each of its vCPUs waits for another and nothing is on its way."""
+    vm = w.vm[g]
+    for v in range(vm.first, vm.first + vm.vcpus):
+        vcpu = w.vcpu[v]
+        if vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND or vcpu.in_irq or vcpu.wake_ns < INF:
+            return
+        if vcpu.irq_off == 0 and has_interrupt(w, v):
+            return
+        if vcpu.wait_lock != NONE and w.lock[vcpu.wait_lock].owner == NONE:
+            return
+    w.host[0].deadlock_vm = g
+
+
+@jit
+def spin(w, v, act, budget_ns, now):
+    """Begin to spin (ACT_SPIN_*) for at most `budget_ns`, then halt."""
+    vcpu = w.vcpu[v]
+    vcpu.act = act
+    vcpu.spin_from_ns = now
+    vcpu.spin_budget_ns = budget_ns
+    vcpu.resume_check = 0
+    set_event(w, v)
+    guest_waits(w, v)
+
+
+@jit
+def halt(w, v, now):
+    """Halt the running vCPU: it blocks until it is woken (kvm_vcpu_block)."""
+    vcpu = w.vcpu[v]
+    account.spin_pause(vcpu, now)
+    vcpu.act = ACT_HALT
+    vcpu.blocking = 1
+    vcpu.spin_from_ns = now
+    if eevdf.update_curr(w, vcpu.pcpu, now):
+        sched.request_resched(w, vcpu.pcpu)
+    eevdf.dequeue(w, v, YES, now)
+    account.set_state(w, v, BLOCKED, now)
+    account.note(w, account.TR_BLOCK, v, vcpu.pcpu)
+    sched.request_resched(w, vcpu.pcpu)
+
+
+@jit
+def wake(w, v, now):
+    """Wake a halted vCPU: it is ready until it runs (kvm_vcpu_wake_up)."""
+    vcpu = w.vcpu[v]
+    vcpu.blocking = 0
+    vcpu.ready = 1
+    vcpu.woken = 1
+    sched.wake(w, v, now)
+    account.note(w, account.TR_WAKE, v, vcpu.pcpu)
+
+
+@jit
+def release(w, v, now):
+    """What vCPU `v` waited for has come: its phase ends as soon as its guest runs. A halted one is woken."""
+    vcpu = w.vcpu[v]
+    if vcpu.state == RUNNING:
+        account.spin_pause(vcpu, now)
+        vcpu.t_end_ns = account.guest_from(vcpu, now)
+        if vcpu.in_irq:
+            vcpu.t_end_ns = max(vcpu.t_end_ns, vcpu.irq_end_ns)
+        vcpu.act = ACT_COMPUTE
+        set_event(w, v)
+        w.host[0].events += 1
+        return
+    vcpu.act = ACT_COMPUTE
+    vcpu.t_end_ns = 0
+    if vcpu.state == BLOCKED:
+        wake(w, v, now)
+
+
+@jit
+def append_waiter(w, queue, v):
+    """Put `v` at the end of the waiters of a lock or gate record."""
+    vcpu = w.vcpu[v]
+    vcpu.wait_next = NONE
+    vcpu.wait_prev = queue.tail
+    if queue.tail == NONE:
+        queue.head = v
+    else:
+        w.vcpu[queue.tail].wait_next = v
+    queue.tail = v
+
+
+@jit
+def remove_waiter(w, queue, v):
+    """Take `v` out of the waiters of a lock or gate record."""
+    vcpu = w.vcpu[v]
+    if vcpu.wait_prev == NONE:
+        queue.head = vcpu.wait_next
+    else:
+        w.vcpu[vcpu.wait_prev].wait_next = vcpu.wait_next
+    if vcpu.wait_next == NONE:
+        queue.tail = vcpu.wait_prev
+    else:
+        w.vcpu[vcpu.wait_next].wait_prev = vcpu.wait_prev
+    vcpu.wait_next = NONE
+    vcpu.wait_prev = NONE
+
+
+@jit
+def suspend(w, v, now):
+    """The vCPU leaves its pCPU: keep what is left of its activity; host work not yet done is dropped."""
+    vcpu = w.vcpu[v]
+    base = account.guest_from(vcpu, now)
+    dropped = base - now
+    vcpu.overhead_ns -= dropped
+    w.pcpu[vcpu.pcpu].overhead_ns -= dropped
+    account.spin_pause(vcpu, now)
+    if vcpu.in_irq:
+        vcpu.irq_end_ns -= base
+    if vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND:
+        vcpu.t_end_ns -= base
+    vcpu.overhead_until_ns = 0
+    if vcpu.holds > 0:
+        vcpu.lhp_since_ns = now
+
+
+@jit
+def resume(w, v, cost_ns, now):
+    """The vCPU is on its pCPU; its guest goes on after `cost_ns` of host work. The caller takes interrupts or sets the
+    next event."""
+    vcpu = w.vcpu[v]
+    base = now + cost_ns
+    vcpu.overhead_until_ns = base
+    vcpu.overhead_ns += cost_ns
+    w.pcpu[vcpu.pcpu].overhead_ns += cost_ns
+    if vcpu.in_irq:
+        vcpu.irq_end_ns += base
+    if vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND:
+        vcpu.t_end_ns += base
+    vcpu.spin_from_ns = base
+    vcpu.resume_check = 1
+    if vcpu.lhp_since_ns < now:
+        w.vm[vcpu.vm].lhp_ns += now - vcpu.lhp_since_ns
+    vcpu.lhp_since_ns = INF

@@ -1,0 +1,391 @@
+"""EEVDF: virtual time, lag, placement, the pick, and delayed dequeue, on two levels of queues.
+
+Models kernel/sched/fair.c of Linux 6.12-6.19 as kernel.md 2.3 states it. Queues are short here (a few VMs a pCPU), so a
+queue is a list that is scanned where the kernel keeps an augmented tree and running sums; the results are the same.
+Left out: idle and throttled entities, SCHED_BATCH, PELT of single entities (a VM's load is one decayed average).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvmgym.core.jit import jit
+from kvmgym.core.layout import NO, NONE, YES
+
+_UNIT = 1024  # weight of nice 0
+_PERIOD_SHIFT = 20  # load averages decay in periods of 2^20 ns, by half in 32 of them
+_DECAY_Q16 = np.array([round(65536 * 0.5 ** (n / 32)) for n in range(32)], dtype=np.int64)
+
+
+@jit
+def fair(delta_ns, weight):
+    """Virtual time that `delta_ns` of running is worth at `weight` (calc_delta_fair)."""
+    if weight == _UNIT:
+        return delta_ns
+    return delta_ns * _UNIT // weight
+
+
+@jit
+def weigh(w, rq):
+    """Sum of weights and V of a queue, the current entity included (avg_vruntime); V of an empty one is its last."""
+    queue = w.rq[rq]
+    total = 0
+    moment = 0
+    base = queue.zero_vruntime_ns
+    k = queue.head
+    if k != NONE:
+        base = w.se[k].vruntime_ns
+    while k != NONE:
+        se = w.se[k]
+        total += se.weight
+        moment += se.weight * (se.vruntime_ns - base)
+        k = se.next
+    return total, base + (moment // total if total > 0 else 0)
+
+
+@jit
+def eligible(w, k):
+    """entity_eligible: the queued entity's vruntime has not passed V, tested without a division."""
+    v = w.se[k].vruntime_ns
+    moment = 0
+    i = w.rq[w.se[k].rq].head
+    while i != NONE:
+        se = w.se[i]
+        moment += se.weight * (se.vruntime_ns - v)
+        i = se.next
+    return moment >= 0
+
+
+@jit
+def _clamped_lag(w, k):
+    """V - vruntime of a queued entity, within what the largest queued slice and a tick allow."""
+    se = w.se[k]
+    _, average = weigh(w, se.rq)
+    longest = se.slice_ns
+    i = w.rq[se.rq].head
+    while i != NONE:
+        longest = max(longest, w.se[i].slice_ns)
+        i = w.se[i].next
+    limit = fair(longest + w.par[0].tick_ns, se.weight)
+    return min(max(average - se.vruntime_ns, -limit), limit)
+
+
+@jit
+def _link(w, rq, k):
+    queue, se = w.rq[rq], w.se[k]
+    se.rq = rq
+    se.prev = NONE
+    se.next = queue.head
+    if queue.head != NONE:
+        w.se[queue.head].prev = k
+    queue.head = k
+    queue.nr += 1
+    se.on_rq = 1
+
+
+@jit
+def _unlink(w, k):
+    se = w.se[k]
+    queue = w.rq[se.rq]
+    if queue.nr == 1:
+        queue.zero_vruntime_ns = se.vruntime_ns
+    if se.prev != NONE:
+        w.se[se.prev].next = se.next
+    else:
+        queue.head = se.next
+    if se.next != NONE:
+        w.se[se.next].prev = se.prev
+    queue.nr -= 1
+    se.on_rq = 0
+
+
+@jit
+def _place(w, rq, k, initial):
+    """place_entity: vruntime from V and the lag it left with, deadline one slice on (half a slice for a new task)."""
+    se = w.se[k]
+    total, average = weigh(w, rq)
+    lag = 0
+    if w.par[0].place_lag and total > 0 and se.vlag_ns != 0:
+        lag = se.vlag_ns * (total + se.weight) // total
+    se.vruntime_ns = average - lag
+    if se.rel_deadline:
+        se.deadline_ns += se.vruntime_ns
+        se.rel_deadline = 0
+        return
+    span = fair(se.slice_ns, se.weight)
+    se.deadline_ns = se.vruntime_ns + (span >> 1 if initial else span)
+
+
+@jit
+def _leave(w, k, sleep):
+    """Take an entity off its queue for good: keep its lag and, unless it sleeps, its relative deadline."""
+    se = w.se[k]
+    queue = w.rq[se.rq]
+    se.vlag_ns = _clamped_lag(w, k)
+    if not sleep:
+        se.deadline_ns -= se.vruntime_ns
+        se.rel_deadline = 1
+    if se.delayed:
+        se.delayed = 0
+        se.vlag_ns = min(se.vlag_ns, 0)  # DELAY_ZERO
+    if queue.next_buddy == k:
+        queue.next_buddy = NONE
+    if queue.curr == k:
+        queue.curr = NONE
+    _unlink(w, k)
+
+
+@jit
+def _requeue(w, k):
+    """requeue_delayed_entity: a delayed entity wakes; DELAY_ZERO forgives what it gained meanwhile."""
+    se = w.se[k]
+    lag = _clamped_lag(w, k)
+    if lag > 0:
+        rq = se.rq
+        _unlink(w, k)
+        se.vlag_ns = 0
+        _place(w, rq, k, NO)
+        _link(w, rq, k)
+    se.delayed = 0
+
+
+@jit
+def set_runnable(w, v, change, now):
+    """Count a vCPU in or out of the runnable ones of its VM, whose decayed load is brought up to date first."""
+    vm = w.vm[w.vcpu[v].vm]
+    _decay_load(vm, now)
+    vm.nr_runnable += change
+    w.rq[w.se[v].rq].nr_runnable += change
+
+
+@jit
+def _decay_load(vm, now):
+    period = now >> _PERIOD_SHIFT
+    passed = period - vm.load_period
+    if passed > 0:
+        vm.load_period = period
+        target = vm.nr_runnable * _UNIT
+        gap = vm.load_x1024 - target
+        if passed >= 32 * 20:
+            gap = 0
+        else:
+            gap = (gap * _DECAY_Q16[passed & 31]) // 65536 // (1 << (passed >> 5))
+        vm.load_x1024 = target + gap
+
+
+@jit
+def _group_weight(w, k, now):
+    """calc_group_shares: the VM's shares, in the proportion of its load that is on this pCPU."""
+    queue = w.rq[w.se[k].my_rq]
+    vm = w.vm[(w.se[k].my_rq - w.par[0].pcpus) // w.par[0].pcpus]
+    _decay_load(vm, now)
+    local = queue.nr_runnable * _UNIT
+    if local == 0:
+        return np.int64(w.se[k].weight)
+    load = max(vm.load_x1024, local)
+    return min(max(vm.shares * local // load, 2), np.int64(vm.shares))
+
+
+@jit
+def update_group(w, k, now):
+    """update_cfs_group: give a queued group entity its present weight; lag and deadline keep their meaning."""
+    if k == NONE or w.se[k].on_rq == 0:
+        return
+    se = w.se[k]
+    weight = _group_weight(w, k, now)
+    before = np.int64(se.weight)
+    if weight == before:
+        return
+    rq = se.rq
+    se.vlag_ns = _clamped_lag(w, k) * before // weight
+    protected = (se.vprot_ns - se.vruntime_ns) * before // weight
+    se.deadline_ns = (se.deadline_ns - se.vruntime_ns) * before // weight
+    se.rel_deadline = 1
+    _unlink(w, k)
+    se.weight = weight
+    _place(w, rq, k, NO)
+    se.vprot_ns = se.vruntime_ns + protected
+    _link(w, rq, k)
+
+
+@jit
+def update_curr(w, p, now):
+    """Charge the running vCPU and its group up to `now`. True when the pCPU should reschedule: some level's slice or
+    protection has ended and others are queued there (update_curr, update_deadline)."""
+    pcpu = w.pcpu[p]
+    delta = now - pcpu.exec_start_ns
+    pcpu.exec_start_ns = now
+    k = pcpu.curr
+    resched = False
+    while k != NONE:
+        se = w.se[k]
+        if se.on_rq == 0 or w.rq[se.rq].curr != k:
+            break
+        if delta > 0:
+            se.vruntime_ns += fair(delta, se.weight)
+        if se.vruntime_ns >= se.deadline_ns:
+            se.deadline_ns = se.vruntime_ns + fair(se.slice_ns, se.weight)
+            if w.rq[se.rq].nr > 1:
+                resched = True
+            if w.rq[se.rq].next_buddy == k:
+                w.rq[se.rq].next_buddy = NONE
+        elif se.vruntime_ns >= se.vprot_ns and w.rq[se.rq].nr > 1:
+            resched = True
+        k = se.parent
+    return resched
+
+
+@jit
+def enqueue(w, v, rq, now, initial):
+    """Queue a vCPU, and its group above it, on the queue `rq` of its pCPU (enqueue_task_fair)."""
+    p = w.vcpu[v].pcpu
+    group = w.rq[rq].owner
+    se = w.se[v]
+    se.parent = group
+    se.delayed = 0
+    _place(w, rq, v, initial)
+    _link(w, rq, v)
+    w.pcpu[p].nr_running += 1
+    set_runnable(w, v, 1, now)
+    if group == NONE:
+        return
+    if w.se[group].on_rq == 0:
+        w.se[group].weight = _group_weight(w, group, now)
+        w.se[group].rel_deadline = 0
+        _place(w, p, group, initial)
+        _link(w, p, group)
+    else:
+        if w.se[group].delayed:
+            _requeue(w, group)
+        update_group(w, group, now)
+
+
+@jit
+def wake_delayed(w, v, now):
+    """Wake a vCPU that never left its queue."""
+    _requeue(w, v)
+    set_runnable(w, v, 1, now)
+    update_group(w, w.se[v].parent, now)
+
+
+@jit
+def dequeue(w, v, sleep, now):
+    """Take a vCPU off its queue; one that sleeps with negative lag stays queued, delayed (dequeue_task_fair)."""
+    set_runnable(w, v, -1, now)
+    se = w.se[v]
+    queue = w.rq[se.rq]
+    if sleep and w.par[0].delay_dequeue and not eligible(w, v):
+        se.delayed = 1
+        if queue.next_buddy == v:
+            queue.next_buddy = NONE
+        if queue.curr == v:
+            queue.curr = NONE
+        update_group(w, se.parent, now)
+        return
+    finish_dequeue(w, v, sleep, now)
+
+
+@jit
+def finish_dequeue(w, v, sleep, now):
+    """Really take a vCPU off its queue, and its group when that was the last one."""
+    group = w.se[v].parent
+    _leave(w, v, sleep)
+    w.pcpu[w.vcpu[v].pcpu].nr_running -= 1
+    if group == NONE:
+        return
+    if w.rq[w.se[group].my_rq].nr > 0:
+        update_group(w, group, now)
+    elif sleep and w.par[0].delay_dequeue and not eligible(w, group):
+        w.se[group].delayed = 1
+        root = w.rq[w.se[group].rq]
+        if root.next_buddy == group:
+            root.next_buddy = NONE
+        if root.curr == group:
+            root.curr = NONE
+    else:
+        _leave(w, group, sleep)
+
+
+@jit
+def pick(w, rq, short_wakee):
+    """pick_next_entity: the only one, else an eligible buddy, else the protected current, else the earliest eligible
+    deadline (lower label first). `short_wakee` (or NONE): a wakee whose shorter slice cancels the protection."""
+    queue = w.rq[rq]
+    par = w.par[0]
+    if queue.nr == 1:
+        return queue.head
+    if par.pick_buddy and queue.next_buddy != NONE and eligible(w, queue.next_buddy):
+        return queue.next_buddy
+    curr = queue.curr
+    total = 0
+    moment = 0
+    base = w.se[queue.head].vruntime_ns
+    k = queue.head
+    while k != NONE:
+        se = w.se[k]
+        total += se.weight
+        moment += se.weight * (se.vruntime_ns - base)
+        k = se.next
+    if curr != NONE and par.run_to_parity and short_wakee == NONE:
+        se = w.se[curr]
+        if se.vruntime_ns < se.vprot_ns and total * (se.vruntime_ns - base) <= moment:
+            return curr
+    best = NONE
+    k = queue.head
+    while k != NONE:
+        se = w.se[k]
+        if total * (se.vruntime_ns - base) <= moment:
+            if best == NONE:
+                best = k
+            else:
+                gap = se.deadline_ns - w.se[best].deadline_ns
+                if gap < 0 or (gap == 0 and se.order < w.se[best].order):
+                    best = k
+        k = se.next
+    return best
+
+
+@jit
+def pick_vcpu(w, p, now):
+    """The vCPU that should run on pCPU `p`, or NONE; delayed entities that come up leave their queue here."""
+    while w.rq[p].nr > 0:
+        rq = p
+        while True:
+            k = pick(w, rq, NONE)
+            if w.se[k].delayed:
+                break
+            if w.se[k].my_rq == NONE:
+                return k
+            rq = w.se[k].my_rq
+        if w.se[k].my_rq == NONE:
+            finish_dequeue(w, k, YES, now)
+        else:
+            _leave(w, k, YES)
+    return NONE
+
+
+@jit
+def set_current(w, p, prev, chosen):
+    """put_prev_entity and set_next_entity along both chains: what starts to run is protected for a slice."""
+    k = prev
+    while k != NONE:
+        if w.rq[w.se[k].rq].curr == k:
+            parent_of_chosen = NONE if chosen == NONE else w.se[chosen].parent
+            if k != chosen and k != parent_of_chosen:
+                w.rq[w.se[k].rq].curr = NONE
+        k = w.se[k].parent
+    k = chosen
+    while k != NONE:
+        se = w.se[k]
+        queue = w.rq[se.rq]
+        if queue.next_buddy == k:
+            queue.next_buddy = NONE
+        if queue.curr != k:
+            queue.curr = k
+            shortest = se.slice_ns
+            i = queue.head
+            while i != NONE:
+                shortest = min(shortest, w.se[i].slice_ns)
+                i = w.se[i].next
+            se.vprot_ns = min(se.deadline_ns, se.vruntime_ns + fair(shortest, se.weight))
+        k = se.parent

@@ -1,0 +1,296 @@
+"""The loop: take the earliest event, let it change the world, carry out what the schedulers ask for, go on.
+
+One dynamics for all faces: a compiled rollout calls `advance` with a policy and never stops at decisions; the Gymnasium
+environment stops at each, answers it with `answer`, and calls `advance` again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvmgym.core import account, activity, eevdf, events, guest, ipi, kvm, locks, rng, sched
+from kvmgym.core.jit import jit
+from kvmgym.core.layout import (
+    ACT_COMPUTE,
+    ACT_HALT,
+    ACT_SEND,
+    AT_DEADLOCK,
+    AT_DECISION,
+    AT_TIME,
+    INF,
+    NO,
+    NONE,
+    READY,
+    RUNNING,
+    YES,
+    YIELD_OK,
+)
+from kvmgym.core.memory import carve, span
+
+
+@jit
+def boot(w, random_phases):
+    """Start every vCPU on its pCPU at time 0. With `random_phases`, ticks and first slices begin at random points."""
+    events.rebuild(w)
+    par, now = w.par[0], w.host[0].now_ns
+    for p in range(w.par[0].pcpus):
+        pcpu = w.pcpu[p]
+        pcpu.curr = NONE
+        pcpu.last_vm = NONE
+        pcpu.next_tick_ns = INF
+        pcpu.next_balance_ns = par.balance_interval_ns * (p + 1) // w.par[0].pcpus
+        pcpu.idle = 0
+        sched.set_idle(w, p, YES)
+    for v in range(w.par[0].vcpus):
+        guest.start(w, v)
+        sched.attach(w, v, w.vcpu[v].pcpu, now, YES)
+        account.set_state(w, v, READY, now)
+        w.vcpu[v].ready = 1
+    for g in range(w.par[0].vms):
+        w.vm[g].load_x1024 = w.vm[g].nr_runnable * 1024
+    if random_phases:
+        for p in range(w.par[0].pcpus):
+            _random_phase(w, p)
+    for p in range(w.par[0].pcpus):
+        if w.pcpu[p].nr_running > 0:
+            sched.set_idle(w, p, NO)
+            sched.request_resched(w, p)
+
+
+@jit
+def _random_phase(w, p):
+    """Draw the tick offset of a pCPU and what is left of the first slices in its queues from its first vCPU's stream."""
+    k = w.rq[p].head
+    if k == NONE:
+        return
+    first = k if w.se[k].my_rq == NONE else w.rq[w.se[k].my_rq].head
+    owner = w.vcpu[first]
+    w.pcpu[p].tick_offset_ns = rng.below(owner, w.par[0].tick_ns)
+    while k != NONE:
+        se = w.se[k]
+        left = 1 + rng.below(owner, se.slice_ns)
+        se.deadline_ns = se.vruntime_ns + eevdf.fair(left, se.weight)
+        if se.my_rq != NONE:
+            i = w.rq[se.my_rq].head
+            while i != NONE:
+                w.se[i].deadline_ns = w.se[i].vruntime_ns + left
+                i = w.se[i].next
+        k = se.next
+
+
+@jit
+def advance(w, until_ns, policy, stop):
+    """Run the world to `until_ns`. With `stop`, return AT_DECISION at each attempt of a spin exit (answer it with
+    `answer`); else ask `policy`. Returns AT_TIME, AT_DECISION or AT_DEADLOCK."""
+    host, ask = w.host[0], w.ask[0]
+    while True:
+        if ask.open:
+            if stop:
+                return AT_DECISION
+            vm = w.vm[ask.vm]
+            answer(w, policy(vm, span(w.vcpu, vm.first, vm.vcpus), ask.me, ask))
+            continue
+        if host.resched_head != NONE:
+            _reschedule(w, sched.next_resched(w), host.now_ns)
+            continue
+        if host.deadlock_vm != NONE:
+            return AT_DEADLOCK
+        leaf = events.first(w)
+        now = w.tree_ns[leaf]
+        if now > until_ns:
+            host.now_ns = until_ns
+            return AT_TIME
+        host.now_ns = now
+        if leaf < w.par[0].pcpus:
+            _pcpu_event(w, leaf, now)
+        else:
+            guest.timer_fired(w, np.int64(w.by_leaf[leaf - w.par[0].pcpus]), now)
+
+
+@jit
+def _pcpu_event(w, p, now):
+    """The next change on pCPU `p`: its tick, or that of the vCPU on it."""
+    pcpu = w.pcpu[p]
+    v = pcpu.curr
+    vcpu = w.vcpu[v]
+    if pcpu.next_tick_ns <= now:
+        w.host[0].events += 1
+        sched.tick(w, p, now)
+        activity.set_event(w, v)
+    elif vcpu.in_irq:
+        ipi.end_irq(w, v, now)
+    elif vcpu.act == ACT_COMPUTE:
+        guest.phase_ended(w, v, now)
+    elif vcpu.act == ACT_SEND:
+        if ipi.send_done(w, v, now):
+            guest.phase_ended(w, v, now)
+    elif vcpu.act == ACT_HALT:
+        ipi.take_pending_or_go_on(w, v, now)
+    elif activity.must_look(w, vcpu):
+        locks.look_again(w, v, now)
+    elif now >= vcpu.spin_from_ns + vcpu.spin_budget_ns:
+        guest.spin_limit(w, v, now)
+    else:
+        _spin_exit(w, v, now)
+
+
+@jit
+def _spin_exit(w, v, now):
+    """A pause-loop exit: grow the window and open the frame of kvm_vcpu_on_spin."""
+    vcpu, ask = w.vcpu[v], w.ask[0]
+    vm = w.vm[vcpu.vm]
+    account.spin_pause(vcpu, now)
+    w.host[0].events += 1
+    vcpu.ple_exits += 1
+    vm.ple_exits += 1
+    account.note(w, account.TR_PLE, v, vcpu.ple_window_ns)
+    kvm.grow_window(vcpu, w.par[0])
+    kvm.begin_spin(ask, vm, vcpu, vcpu.vm, now)
+    if vm.vcpus < 2:
+        _no_target(w, v, now)
+    else:
+        w.host[0].decisions += 1
+
+
+@jit
+def answer(w, target):
+    """Attempt to yield to `target`, an index in the VM, in the open spin exit; anything unacceptable ends it."""
+    ask = w.ask[0]
+    vm = w.vm[ask.vm]
+    vcpus = span(w.vcpu, vm.first, vm.vcpus)
+    me = vm.first + ask.me
+    now = w.host[0].now_ns
+    if not kvm.acceptable(ask, vcpus, target):
+        _no_target(w, me, now)
+        return
+    result = sched.yield_to(w, me, vm.first + target, now)
+    kvm.record_result(ask, vm, vcpus, target, result)
+    account.note(w, account.TR_YIELD, me, (vm.first + target) * 4 + result + 1)
+    if result == YIELD_OK:
+        w.pcpu[w.vcpu[me].pcpu].carry_ns += w.par[0].ple_exit_ns + w.par[0].yield_ns
+
+
+@jit
+def _no_target(w, v, now):
+    """The spin exit ends without a yield: its cost delays the guest, which then spins on."""
+    vcpu, par = w.vcpu[v], w.par[0]
+    account.note(w, account.TR_NO_TARGET, v, 0)
+    kvm.end_spin(w.ask[0], vcpu)
+    vcpu.spin_from_ns = now
+    vcpu.resume_check = 1
+    account.charge(w, v, par.ple_exit_ns + (w.vm[vcpu.vm].vcpus - 1) * par.scan_ns, now)
+    vcpu.handler_until_ns = vcpu.overhead_until_ns
+    activity.set_event(w, v)
+
+
+@jit
+def _reschedule(w, p, now):
+    """__schedule on pCPU `p`: pick, and switch if the pick is another."""
+    pcpu = w.pcpu[p]
+    prev = pcpu.curr
+    eevdf.update_curr(w, p, now)
+    v = eevdf.pick_vcpu(w, p, now)
+    if v == NONE and sched.pull_newidle(w, p, now):
+        v = eevdf.pick_vcpu(w, p, now)
+    if v == prev and v != NONE and w.vcpu[v].state == RUNNING:
+        _stay(w, v, now)
+        return
+    elapsed = now - pcpu.curr_since_ns
+    pcpu.curr_since_ns = now
+    if prev == NONE:
+        pcpu.idle_ns += elapsed
+    else:
+        pcpu.used_ns += elapsed
+        _switch_out(w, prev, now)
+    eevdf.set_current(w, p, prev, v)
+    pcpu.curr = v
+    w.host[0].events += 1
+    if v != NONE:
+        _switch_in(w, p, v, prev == NONE, now)
+        return
+    sched.go_idle(w, p)
+    events.set_time(w, p, INF)
+
+
+@jit
+def _stay(w, v, now):
+    """The pick is the vCPU that runs: it goes on after host work on its pCPU, out of any spin-exit handler."""
+    vcpu = w.vcpu[v]
+    pcpu = w.pcpu[vcpu.pcpu]
+    if vcpu.in_spin_loop:
+        kvm.end_spin(w.ask[0], vcpu)
+        vcpu.spin_from_ns = now
+        vcpu.resume_check = 1
+        account.charge(w, v, pcpu.carry_ns, now)
+        vcpu.handler_until_ns = vcpu.overhead_until_ns
+    else:
+        account.charge(w, v, pcpu.carry_ns, now)
+    pcpu.carry_ns = 0
+    activity.set_event(w, v)
+
+
+@jit
+def _switch_out(w, v, now):
+    vcpu = w.vcpu[v]
+    activity.suspend(w, v, now)
+    if vcpu.state == RUNNING:
+        account.set_state(w, v, READY, now)
+        account.note(w, account.TR_PREEMPT, v, vcpu.pcpu)
+        kvm.on_preempt(vcpu, w.vm[vcpu.vm], now)
+    vcpu.last_ran_ns = now
+    if w.se[v].parent != NONE:
+        w.se[w.se[v].parent].last_ran_ns = now
+
+
+@jit
+def _switch_in(w, p, v, was_idle, now):
+    vcpu, pcpu, par = w.vcpu[v], w.pcpu[p], w.par[0]
+    vm = w.vm[vcpu.vm]
+    if was_idle:
+        sched.set_idle(w, p, NO)
+        sched.start_ticks(w, p, now)
+    account.set_state(w, v, RUNNING, now)
+    account.note(w, account.TR_RUN, v, p)
+    kvm.on_sched_in(vcpu, par)
+    cost = pcpu.carry_ns + (par.halt_ns if vcpu.woken else par.switch_ns)
+    pcpu.carry_ns = 0
+    vcpu.woken = 0
+    if pcpu.last_vm != vcpu.vm and vm.rewarm_ns > 0:
+        since = vcpu.last_ran_ns
+        if w.se[v].parent != NONE:
+            since = w.se[w.se[v].parent].last_ran_ns
+        away = ((now - since) * par.rewarm_q16) >> 16
+        vcpu.rewarm_debt_ns = max(vcpu.rewarm_debt_ns, min(vm.rewarm_ns, away))
+    pcpu.last_vm = vcpu.vm
+    pcpu.switches += 1
+    activity.resume(w, v, cost, now)
+    ipi.take_pending_or_go_on(w, v, now)
+
+
+@jit
+def boot_row(state, static, random_phases):
+    """`boot` for one row of bytes."""
+    boot(carve(state, static), random_phases)
+
+
+@jit
+def advance_row(state, static, until_ns, policy, stop):
+    """`advance` for one row of bytes."""
+    return advance(carve(state, static), until_ns, policy, stop)
+
+
+@jit
+def advance_rows(states, statics, which, until_ns, policy, stop, status):
+    """`advance` for rows [E, bytes], one after the other; row e uses statics[which[e]]; results go into status [E]."""
+    for e in range(states.shape[0]):
+        status[e] = advance(carve(states[e], statics[which[e]]), until_ns, policy, stop)
+
+
+@jit
+def settle_row(state, static, reset):
+    """Bring the counters of one row up to now; with `reset`, start the measured window now."""
+    w = carve(state, static)
+    if reset:
+        account.reset(w)
+    else:
+        account.settle(w)

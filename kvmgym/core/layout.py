@@ -1,0 +1,378 @@
+"""The world as data: every record, every field, its unit and its writer. One buffer of bytes a world.
+
+A world is two rows of bytes: `state` (changes as time passes; a snapshot is a copy of it) and `static` (the scenario's
+tables, shared by all worlds of the scenario). core/memory.py lays the record arrays below over the two rows. The same arrays
+serve compiled and interpreted code, the documentation and the trace columns.
+
+Indices: P pCPUs, G VMs (host tasks count as VMs of one vCPU each, marked is_task), V vCPUs of all VMs, L locks,
+N leaves of the event tree (a power of two, at least P + V). A scheduling entity is a vCPU (0 .. V-1) or the group of
+a VM on a pCPU (V + g*P + p). A run queue is a pCPU's root (0 .. P-1) or a group's (P + g*P + p).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def _codes(first: int, n: int) -> tuple[np.int64, ...]:
+    """Consecutive codes. They are numpy integers because numba compiles a function anew for each literal argument."""
+    return tuple(np.int64(code) for code in range(first, first + n))
+
+
+INF = np.int64(1 << 62)  # "never", in ns
+NONE = np.int64(-1)  # no vCPU, entity, queue or lock
+NO, YES = _codes(0, 2)
+
+# vCPU states as the host sees them
+BLOCKED, READY, RUNNING = _codes(0, 3)
+# what a vCPU's guest is doing
+ACT_COMPUTE, ACT_SEND, ACT_SPIN_LOCK, ACT_SPIN_ACK, ACT_SPIN_BARRIER, ACT_HALT = _codes(0, 6)
+# lock kinds
+TAS, FIFO, PVQ, MUTEX = _codes(0, 4)
+# phase kinds of a guest program
+(PH_COMPUTE, PH_LOCK, PH_UNLOCK, PH_SHOOTDOWN, PH_KICK, PH_BLOCK, PH_BARRIER, PH_PUT, PH_GET, PH_OPS, PH_CHOOSE, PH_REPEAT,
+ PH_AGAIN) = _codes(0, 13)  # fmt: skip
+# targets of a shootdown or a kick
+TO_OTHERS, TO_BUSY, TO_ONE, TO_NEXT, TO_PREV = _codes(0, 5)
+# how a guest sends an IPI to several vCPUs
+X2APIC_PHYSICAL, X2APIC_CLUSTER, PV = _codes(0, 3)
+# IPI tracking of the series
+TRACK_OFF, TRACK_V2, TRACK_V3 = _codes(0, 3)
+# vectors, as far as tracking tells them apart
+VECTOR_CALL, VECTOR_RESCHED, VECTOR_TIMER = _codes(1, 3)
+# the forfeit of yield_task_fair
+FORFEIT_NONE, FORFEIT_PRE_6_19, FORFEIT_6_19 = _codes(0, 3)
+# results of yield_to
+YIELD_ESRCH, YIELD_FREE, YIELD_OK = _codes(-1, 3)
+# why engine.advance returned
+AT_TIME, AT_DECISION, AT_DEADLOCK = _codes(0, 3)
+# latency histograms of a VM: 4 linear steps an octave, from 1 ns to 2^37 ns
+HIST_IPI, HIST_LOCK, HIST_SHOOTDOWN = _codes(0, 3)
+HISTS, HIST_OCTAVES, HIST_STEPS = 3, 36, 4
+HIST_BINS = HIST_OCTAVES * HIST_STEPS
+
+Field = tuple[str, str, str]
+
+
+def record(fields: list[Field]) -> np.dtype[np.record]:
+    """The aligned record dtype of a field table."""
+    plain = np.dtype([(name, kind) for name, kind, _ in fields], align=True)
+    return np.dtype((np.record, plain))
+
+
+# Each entry: name, type, "meaning [unit]; writer".
+PARAM_FIELDS: list[Field] = [
+    ("pcpus", "i8", "P; build"),
+    ("vcpus", "i8", "V; build"),
+    ("vms", "i8", "G; build"),
+    ("locks", "i8", "L; build"),
+    ("leaves", "i8", "N, leaves of the event tree; build"),
+    ("trace_cap", "i8", "rows of the trace, 0 for none; build"),
+    ("pend_words", "i8", "32-bit words in a row of the IPI bit matrices; build"),
+    ("affin_words", "i8", "32-bit words in a vCPU's row of allowed pCPUs; build"),
+    ("tick_ns", "i8", "period of the scheduler tick [ns]; build"),
+    ("slice_ns", "i8", "base slice [ns]; build"),
+    ("exit_ns", "i8", "VM exit and entry [ns]; build"),
+    ("ple_exit_ns", "i8", "pause-loop exit that finds no target [ns]; build"),
+    ("scan_ns", "i8", "the same, for each other vCPU of the VM [ns]; build"),
+    ("yield_ns", "i8", "successful yield_to, on the yielder's pCPU [ns]; build"),
+    ("yield_target_ns", "i8", "successful yield_to, on the target's pCPU [ns]; build"),
+    ("ipi_ns", "i8", "sending an IPI to one vCPU [ns]; build"),
+    ("broadcast_physical_ns", "i8", "a target of a mask sent as unicasts [ns]; build"),
+    ("broadcast_ns", "i8", "a target of a mask sent as a multicast or hypercall [ns]; build"),
+    ("irq_handler_ns", "i8", "guest interrupt handler [ns]; build"),
+    ("switch_ns", "i8", "switching a pCPU to another vCPU [ns]; build"),
+    ("halt_ns", "i8", "halt, block and wake, charged when the vCPU next runs [ns]; build"),
+    ("rewarm_q16", "i8", "most of the time away that re-warming the cache may cost, in 1/65536; build"),
+    ("ple_window_ns", "i8", "base pause-loop window [ns]; build"),
+    ("ple_max_ns", "i8", "largest window [ns]; build"),
+    ("ple_grow", "i8", "factor of growth a pause-loop exit, 0 or 1 keep the window; build"),
+    ("ple_shrink", "i8", "divisor when loaded again, 0 or 1 reset to the base; build"),
+    ("balance_interval_ns", "i8", "period of load balancing a pCPU [ns]; build"),
+    ("migration_cost_ns", "i8", "a vCPU that ran within this time is cache-hot and not pulled [ns]; build"),
+    ("llc_pcpus", "i8", "how many pCPUs a load balance looks at; build"),
+    ("forfeit", "i8", "FORFEIT_*; build"),
+    ("ple", "u1", "pause-loop exiting is on; build"),
+    ("grouped", "u1", "VMs are scheduling groups (two levels); build"),
+    ("run_to_parity", "u1", "RUN_TO_PARITY; build"),
+    ("place_lag", "u1", "PLACE_LAG; build"),
+    ("delay_dequeue", "u1", "DELAY_DEQUEUE with DELAY_ZERO; build"),
+    ("wakeup_preemption", "u1", "WAKEUP_PREEMPTION; build"),
+    ("preempt_short", "u1", "PREEMPT_SHORT; build"),
+    ("pick_buddy", "u1", "PICK_BUDDY; build"),
+    ("next_buddy", "u1", "NEXT_BUDDY; build"),
+    ("balance", "u1", "newidle and periodic balance are on; build"),
+]
+
+HOST_FIELDS: list[Field] = [
+    ("now_ns", "i8", "simulated time [ns]; engine"),
+    ("events", "i8", "changes of a vCPU's or pCPU's state so far; all verbs"),
+    ("decisions", "i8", "spin exits that asked a policy; engine"),
+    ("trace_len", "i8", "rows traced so far, also those past the end; account.note"),
+    ("window_since_ns", "i8", "start of the measured window [ns]; account.reset"),
+    ("deadlock_vm", "i8", "VM in which nobody can go on, or NONE; guest"),
+    ("resched_head", "i8", "first pCPU that must reschedule, or NONE; sched"),
+    ("resched_tail", "i8", "last one; sched"),
+    ("idle_head", "i8", "pCPU that went idle last, or NONE; sched"),
+    ("idle_nr", "i8", "idle pCPUs; sched"),
+]
+
+ASK_FIELDS: list[Field] = [
+    ("now_ns", "i8", "time of the spin exit [ns]; kvm"),
+    ("serial", "i8", "number of the spin exit; kvm"),
+    ("vm", "i8", "VM of the spinner; kvm"),
+    ("me", "i8", "index in its VM of the spinner; kvm"),
+    ("attempt", "i8", "attempts made so far in this exit; kvm"),
+    ("last_result", "i8", "result of the last attempt: 1, 0 or -1 (-ESRCH); 0 before the first; kvm"),
+    ("tries", "i8", "tries left, 3 at first; each -ESRCH costs one; kvm"),
+    ("scan_round", "i8", "round that the policy is in, for the counters; policy"),
+    ("start", "i8", "first candidate of the round; policy"),
+    ("cursor", "i8", "how many candidates of the round were visited; policy"),
+    ("mark", "i8", "what last_boosted_vcpu becomes on success; NONE: the target; policy"),
+    ("yield_to_kernel_mode", "u1", "the caller wants preempted-in-kernel targets; kvm"),
+    ("open", "u1", "an answer is awaited; kvm"),
+]  # fmt: skip
+
+PCPU_FIELDS: list[Field] = [
+    ("ev_ns", "i8", "when its guest changes next [ns]; engine"),
+    ("next_tick_ns", "i8", "next scheduler tick, INF when idle [ns]; sched"),
+    ("tick_offset_ns", "i8", "phase of its ticks [ns]; build"),
+    ("exec_start_ns", "i8", "vruntimes are charged up to here [ns]; eevdf"),
+    ("curr_since_ns", "i8", "when its vCPU or idleness began [ns]; engine"),
+    ("carry_ns", "i8", "host work that delays the vCPU that runs next [ns]; sched"),
+    ("next_balance_ns", "i8", "next periodic balance [ns]; sched"),
+    ("ready_since_ns", "i8", "ready_integral_ns is summed up to here [ns]; account"),
+    ("used_ns", "i8", "time with a vCPU on it, host work included [ns]; account"),
+    ("idle_ns", "i8", "time idle [ns]; account"),
+    ("overhead_ns", "i8", "time in exits, switches and other host work [ns]; account"),
+    ("ready_integral_ns", "i8", "integral of nr_ready over time [ns]; account"),
+    ("switches", "i8", "vCPU switches; engine"),
+    ("migrations", "i8", "vCPUs pulled here; sched"),
+    ("curr", "i8", "vCPU on it, or NONE; engine"),
+    ("last_vm", "i8", "VM that ran last; engine"),
+    ("resched_next", "i8", "next in the list of pCPUs that must reschedule; sched"),
+    ("idle_next", "i8", "next idle pCPU; sched"),
+    ("idle_prev", "i8", "previous idle pCPU; sched"),
+    ("nr_running", "i8", "queued tasks: running, ready and delayed; eevdf"),
+    ("nr_ready", "i8", "ready vCPUs waiting in its queues; account"),
+    ("need_resched", "u1", "is in the list of pCPUs that must reschedule; sched"),
+    ("idle", "u1", "is in the list of idle pCPUs; sched"),
+]
+
+RQ_FIELDS: list[Field] = [
+    ("zero_vruntime_ns", "i8", "V when it was last left empty [ns at weight 1024]; eevdf"),
+    ("head", "i8", "first queued entity; eevdf"),
+    ("nr", "i8", "queued entities, the current and delayed ones included; eevdf"),
+    ("nr_runnable", "i8", "vCPUs below it that want to run; eevdf"),
+    ("curr", "i8", "entity that runs, or NONE; eevdf"),
+    ("next_buddy", "i8", "entity that yield_to named, or NONE; sched"),
+    ("owner", "i8", "group entity that this queue belongs to, NONE for a root; build"),
+]
+
+SE_FIELDS: list[Field] = [
+    ("vruntime_ns", "i8", "virtual runtime [ns at weight 1024]; eevdf"),
+    ("deadline_ns", "i8", "virtual deadline; relative while rel_deadline is set [same]; eevdf"),
+    ("vlag_ns", "i8", "V - vruntime when last dequeued [same]; eevdf"),
+    ("vprot_ns", "i8", "slice-protected until vruntime reaches this [same]; eevdf"),
+    ("slice_ns", "i8", "requested slice [ns]; build"),
+    ("last_ran_ns", "i8", "group: when a vCPU of it last left this pCPU [ns]; engine"),
+    ("weight", "i8", "1024 is nice 0; eevdf"),
+    ("rq", "i8", "queue that it is on or was on last; eevdf"),
+    ("parent", "i8", "group entity above it, or NONE; eevdf"),
+    ("my_rq", "i8", "queue that it owns, NONE for a vCPU; build"),
+    ("next", "i8", "next entity of the queue; eevdf"),
+    ("prev", "i8", "previous entity of the queue; eevdf"),
+    ("order", "i4", "label that breaks ties; build"),
+    ("on_rq", "u1", "is queued; eevdf"),
+    ("delayed", "u1", "sched_delayed: sleeps, but stays queued until eligible; eevdf"),
+    ("rel_deadline", "u1", "deadline_ns is relative to vruntime_ns; eevdf"),
+]
+
+VM_FIELDS: list[Field] = [
+    ("first", "i8", "its first vCPU; build"),
+    ("vcpus", "i8", "how many vCPUs it has; build"),
+    ("last_boosted_vcpu", "i8", "where the next scan starts, less one; kvm"),
+    ("shares", "i8", "cpu weight of the VM's group; build"),
+    ("locks", "i8", "its first lock; build"),
+    ("gates", "i8", "its first queue or barrier; build"),
+    ("nr_runnable", "i8", "vCPUs that want to run; eevdf"),
+    ("nr_waiting", "i8", "vCPUs that only another vCPU can release; guest"),
+    ("ipi_mode", "u1", "X2APIC_PHYSICAL, X2APIC_CLUSTER or PV; build"),
+    ("ipi_tracking", "u1", "TRACK_*; build"),
+    ("enable_relaxed_boost", "u1", "the relaxed round may run; build"),
+    ("yield_to_kernel_mode", "u1", "what the spin exit passes (Intel: always 1); build"),
+    ("is_task", "u1", "a host task: one entity in the root queue, no guest below; build"),
+    ("bursty", "u1", "the workload has bursts; build"),
+    ("ipi_window_ns", "i8", "age up to which an IPI counts as recent [ns]; build"),
+    ("pv_spin_ns", "i8", "how long a pvq waiter spins before it halts [ns]; build"),
+    ("rewarm_ns", "i8", "refilling the caches with its working set [ns]; build"),
+    ("burst_hi_q16", "i8", "factor on a bursty stretch within a burst, in 1/65536; build"),
+    ("burst_lo_q16", "i8", "the same outside bursts; build"),
+    ("burst_dist", "i8", "distribution of the length of a burst or pause; build"),
+    ("load_x1024", "i8", "decayed average of nr_runnable, times 1024; eevdf"),
+    ("load_period", "i8", "load_x1024 is up to date to this period of 2^20 ns; eevdf"),
+    ("ops", "i8", "operations finished; guest"),
+    ("ple_exits", "i8", "pause-loop exits; engine"),
+    ("yields_attempted", "i8", "yield_to calls in round 1; kvm"),
+    ("yields_ok", "i8", "of these, successful; kvm"),
+    ("yields_esrch", "i8", "of these, -ESRCH; kvm"),
+    ("relaxed_attempted", "i8", "yield_to calls in round 2; kvm"),
+    ("relaxed_ok", "i8", "of these, successful; kvm"),
+    ("relaxed_esrch", "i8", "of these, -ESRCH; kvm"),
+    ("lock_acquires", "i8", "spin locks taken; guest"),
+    ("mutex_acquires", "i8", "user locks taken; guest"),
+    ("lhp_ns", "i8", "time that vCPUs were off their pCPU while holding a spin lock [ns]; engine"),
+    ("shootdowns", "i8", "synchronous IPIs finished; guest"),
+    ("shootdown_ns", "i8", "their summed latency, from the first send to the last acknowledgement [ns]; guest"),
+    ("shootdowns_sent", "i8", "synchronous IPIs begun; guest"),
+    ("kicks", "i8", "reschedule IPIs of Kick phases; guest"),
+    ("halts", "i8", "Block phases begun; guest"),
+    ("wakeups", "i8", "vCPUs woken; guest"),
+    ("wakeups_queued", "i8", "of these, those that found no idle pCPU; sched"),
+    ("preemptions", "i8", "vCPUs descheduled while still runnable; kvm"),
+    ("rewarm_spent_ns", "i8", "time lost to cold caches [ns]; guest"),
+]
+
+VCPU_FIELDS: list[Field] = [
+    ("vm", "i8", "its VM; build"),
+    ("idx", "i8", "its index in the VM; build"),
+    ("leaf", "i4", "its leaf in the event tree; build"),
+    ("pcpu", "i8", "pCPU that it is on, queued at, or was on last; sched"),
+    # flags that directed yield reads (kernel.md 1.5)
+    ("preempted", "u1", "descheduled while still runnable; kvm"),
+    ("ready", "u1", "preempted, or woken and not yet run; kvm"),
+    ("preempted_in_kernel", "u1", "ring of the guest, latched at preemption; kvm"),
+    ("in_spin_loop", "u1", "in the spin-exit handler, or descheduled within it; kvm"),
+    ("dy_eligible", "u1", "toggled by the eligibility check while in_spin_loop; kvm"),
+    ("blocking", "u1", "halted; kvm"),
+    ("dy_runnable", "u1", "has an event that makes a blocking vCPU worth yielding to; guest"),
+    ("pending_interrupt", "u1", "pending-interrupt hint (APICv active and an interrupt posted); kvm"),
+    ("ipi_pending", "u1", "my tracked IPI has not been acknowledged; kvm"),
+    ("ipi_vector", "u1", "VECTOR_* of my tracked IPI; kvm"),
+    ("ipi_receiver", "i4", "last_ipi_receiver, index in the VM, or NONE; kvm"),
+    ("ipi_sender", "i4", "last_ipi_sender, index in the VM, or NONE; kvm"),
+    ("ipi_time_ns", "i8", "when my tracked IPI was sent [ns]; kvm"),
+    ("ple_window_ns", "i8", "pause-loop window [ns]; kvm"),
+    ("handler_until_ns", "i8", "the spin-exit handler ends here [ns]; engine"),
+    ("tried_serial", "i8", "serial of the spin exit that last tried this vCPU; kvm"),
+    ("tried_round", "i4", "and its round; kvm"),
+    # the host's view
+    ("state", "u1", "BLOCKED, READY or RUNNING; account"),
+    ("woken", "u1", "has not run since it was woken; engine"),
+    ("state_since_ns", "i8", "when the state began [ns]; account"),
+    ("last_ran_ns", "i8", "when it last left a pCPU [ns]; engine"),
+    ("overhead_until_ns", "i8", "its guest goes on at this time [ns]; account"),
+    # the guest
+    ("act", "u1", "ACT_*; guest"),
+    ("ring0", "u1", "the guest is in kernel mode; guest"),
+    ("in_irq", "u1", "in an interrupt handler, above act; guest"),
+    ("resched_pending", "u1", "a reschedule IPI waits to be taken; guest"),
+    ("timer_pending", "u1", "a timer interrupt waits to be taken; guest"),
+    ("irq_call", "u1", "the handler serves call-function IPIs; guest"),
+    ("irq_resched", "u1", "the handler serves a reschedule IPI; guest"),
+    ("irq_timer", "u1", "the handler serves a timer; guest"),
+    ("resume_check", "u1", "must look at its lock when its guest goes on; guest"),
+    ("retry", "u1", "woken to try its mutex again; guest"),
+    ("burst", "u1", "within a burst; guest"),
+    ("irq_off", "i4", "depth of interrupt-disabling locks; guest"),
+    ("holds", "i4", "spin locks held; guest"),
+    ("pc", "i4", "phase of its program; guest"),
+    ("role_start", "i4", "first phase of its program; build"),
+    ("loop_left", "i4", "passes left of the Repeat it is in; guest"),
+    ("wait_lock", "i8", "lock that it waits for, or NONE; guest"),
+    ("held_lock", "i8", "lock taken last within a group of several, for its Unlock; guest"),
+    ("wait_gate", "i4", "queue or barrier that it waits for, or NONE; guest"),
+    ("wait_next", "i8", "next waiter; guest"),
+    ("wait_prev", "i8", "previous waiter; guest"),
+    ("acks_left", "i4", "acknowledgements awaited; guest"),
+    ("send_next", "i4", "first vCPU of the batch that it sends to; ipi"),
+    ("send_end", "i4", "end of that batch; ipi"),
+    ("send_vector", "u1", "VECTOR_CALL or VECTOR_RESCHED; ipi"),
+    ("send_single", "u1", "the IPI has one target; ipi"),
+    ("rng", "u8", "state of its random stream; rng"),
+    ("t_end_ns", "i8", "end of the activity; what is left of it while not running [ns]; guest"),
+    ("irq_end_ns", "i8", "end of the handler; what is left of it while not running [ns]; guest"),
+    ("spin_from_ns", "i8", "start of the present undisturbed spin [ns]; guest"),
+    ("spin_budget_ns", "i8", "spin left before halting [ns]; guest"),
+    ("wait_since_ns", "i8", "start of the wait for a lock or of a shootdown [ns]; guest"),
+    ("irq_arrived_ns", "i8", "when the oldest interrupt not yet taken arrived, INF without one [ns]; ipi"),
+    ("burst_left_ns", "i8", "compute time left in this burst or pause [ns]; guest"),
+    ("rewarm_debt_ns", "i8", "compute that will run at half speed [ns]; engine"),
+    ("wake_ns", "i8", "when its timer fires, INF without one [ns]; guest"),
+    # counters
+    ("run_ns", "i8", "time on a pCPU [ns]; account"),
+    ("ready_ns", "i8", "time runnable but not on a pCPU [ns]; account"),
+    ("blocked_ns", "i8", "time halted [ns]; account"),
+    ("spin_ns", "i8", "time spinning on a pCPU [ns]; account"),
+    ("overhead_ns", "i8", "time on a pCPU in host work [ns]; account"),
+    ("kernel_ns", "i8", "compute begun in ring 0 [ns]; guest"),
+    ("ple_exits", "i8", "pause-loop exits; engine"),
+    ("lhp_since_ns", "i8", "when it left its pCPU holding a spin lock, else INF [ns]; engine"),
+]
+
+LOCK_FIELDS: list[Field] = [
+    ("last_ns", "i8", "wait_integral_ns is summed up to here [ns]; account"),
+    ("wait_integral_ns", "i8", "integral of waiting over time [ns]; account"),
+    ("wait_sum_ns", "i8", "sum of single waits [ns]; account"),
+    ("acquires", "i8", "times taken; guest"),
+    ("contended", "i8", "times taken after a wait; guest"),
+    ("rng", "u8", "random stream that chooses among the waiters of a tas lock; rng"),
+    ("owner", "i8", "vCPU, or NONE; guest"),
+    ("head", "i8", "first waiter; guest"),
+    ("tail", "i8", "last waiter; guest"),
+    ("waiting", "i8", "waiters; guest"),
+    ("vm", "i8", "its VM; build"),
+    ("kind", "u1", "TAS, FIFO, PVQ or MUTEX; build"),
+]
+
+GATE_FIELDS: list[Field] = [
+    ("spin_ns", "i8", "barrier: spin before halting [ns]; build"),
+    ("level", "i8", "items in the queue, or arrivals at the barrier; guest"),
+    ("capacity", "i8", "capacity of the queue, or parties of the barrier; build"),
+    ("head", "i8", "first waiter; guest"),
+    ("tail", "i8", "last waiter; guest"),
+    ("waiting", "i8", "waiters; guest"),
+    ("passed", "i8", "items or generations so far; guest"),
+]
+
+PHASE_FIELDS: list[Field] = [
+    ("kind", "i8", "PH_*; build"),
+    ("next", "i8", "phase that follows; build"),
+    ("dist", "i8", "distribution of its duration; build"),
+    ("a", "i8", "lock, gate, targets, count or number of branches, by kind; build"),
+    ("b", "i8", "number of locks, or first row in `cum`, by kind; build"),
+    ("c", "i8", "first row in `cum` of the choice of a lock; build"),
+    ("kernel_q16", "i8", "chance of running in ring 0, in 1/65536; build"),
+    ("option", "i8", "1: bursty, or interrupts off, by kind; build"),
+]
+
+DIST_FIELDS: list[Field] = [
+    ("unit_ns", "i8", "a draw is this many ns times a whole number [ns]; build"),
+    ("constant", "i8", "the whole number, when first is NONE; build"),
+    ("first", "i8", "first row in `quant`, NONE for a constant; build"),
+]
+
+TRACE_FIELDS: list[Field] = [
+    ("time_ns", "i8", "when [ns]; account.note"),
+    ("kind", "i8", "TR_* of account; account.note"),
+    ("vcpu", "i8", "whom; account.note"),
+    ("arg", "i8", "what with, by kind; account.note"),
+]
+
+PARAM, HOST, ASK, PCPU, RQ, SE, VM, VCPU, LOCK, GATE, PHASE, DIST, TRACE = (
+    record(fields)
+    for fields in (PARAM_FIELDS, HOST_FIELDS, ASK_FIELDS, PCPU_FIELDS, RQ_FIELDS, SE_FIELDS, VM_FIELDS, VCPU_FIELDS,
+                   LOCK_FIELDS, GATE_FIELDS, PHASE_FIELDS, DIST_FIELDS, TRACE_FIELDS)
+)  # fmt: skip
+
+I4, I8 = np.dtype(np.int32), np.dtype(np.int64)
+
+
+STATE_PARTS: tuple[tuple[str, np.dtype], ...] = (  # type: ignore[type-arg]
+    ("host", HOST), ("ask", ASK), ("pcpu", PCPU), ("rq", RQ), ("se", SE), ("vm", VM), ("vcpu", VCPU), ("lock", LOCK),
+    ("gate", GATE), ("pend", I8), ("serve", I8), ("goal", I8), ("tree_ns", I8), ("tree", I4), ("hist", I4),
+    ("trace", TRACE),
+)  # fmt: skip
+STATIC_PARTS: tuple[tuple[str, np.dtype], ...] = (  # type: ignore[type-arg]
+    ("par", PARAM), ("phase", PHASE), ("dist", DIST), ("quant", I8), ("cum", I8), ("affin", I8), ("by_leaf", I4),
+)  # fmt: skip

@@ -1,0 +1,87 @@
+"""Configuration: frozen dataclasses for hosts, VMs, workloads and scenarios.
+
+Times are ns and say so in their names. A misspelt field is a TypeError, a bad value a ValueError that names the
+field, the value and what is allowed. Left out: anything random and anything compiled; core builds the world.
+"""
+
+from kvmgym.params.dist import DIST_KINDS, Dist
+from kvmgym.params.errors import check, nearest
+from kvmgym.params.host import FORFEITS, HZ, STARTS, Costs, Host, Ple
+from kvmgym.params.program import (
+    KICK_TARGETS,
+    LOCK_KINDS,
+    PHASES,
+    SHOOTDOWN_TARGETS,
+    SPIN_KINDS,
+    Barrier,
+    Block,
+    Branch,
+    Choose,
+    Compute,
+    Get,
+    Kick,
+    Lock,
+    Ops,
+    Phase,
+    Put,
+    Repeat,
+    Shootdown,
+    Unlock,
+    walk,
+)
+from kvmgym.params.scenario import Scenario
+from kvmgym.params.vm import IPI_MODES, IPI_TRACKING, HostTask, Vm
+from kvmgym.params.workload import (
+    BarrierSpec,
+    Burst,
+    LockSpec,
+    QueueSpec,
+    Rates,
+    Role,
+    Workload,
+)
+
+__all__ = [
+    "DIST_KINDS",
+    "FORFEITS",
+    "HZ",
+    "IPI_MODES",
+    "IPI_TRACKING",
+    "KICK_TARGETS",
+    "LOCK_KINDS",
+    "PHASES",
+    "SHOOTDOWN_TARGETS",
+    "SPIN_KINDS",
+    "STARTS",
+    "Barrier",
+    "BarrierSpec",
+    "Block",
+    "Branch",
+    "Burst",
+    "Choose",
+    "Compute",
+    "Costs",
+    "Dist",
+    "Get",
+    "Host",
+    "HostTask",
+    "Kick",
+    "Lock",
+    "LockSpec",
+    "Ops",
+    "Phase",
+    "Ple",
+    "Put",
+    "QueueSpec",
+    "Rates",
+    "Repeat",
+    "Role",
+    "Scenario",
+    "Shootdown",
+    "Unlock",
+    "Vm",
+    "Workload",
+    "check",
+    "nearest",
+    "walk",
+]

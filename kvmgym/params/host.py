@@ -1,0 +1,138 @@
+"""The host: pCPUs, scheduler switches, costs of what KVM does, and pause-loop exits.
+
+The defaults are those of docs on the model: marks V (read in a primary source), D (arithmetic on V), R (recalled),
+A (assumed). Left out: frequency scaling, hyperthreads, NUMA distances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from kvmgym.params.dist import scale_fields
+from kvmgym.params.errors import MAX_NS, check, choice, flags, instances, integer_choice, integers, numbers
+
+HZ = (100, 250, 300, 1000)
+FORFEITS = ("6.19", "pre-6.19", "none")
+STARTS = ("aligned", "random")
+
+
+def _cost(default: Any, mark: str, allowed: str, doc: str) -> Any:
+    return field(default=default, metadata={"mark": mark, "range": allowed, "doc": doc})
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the host's and the guest's privileged steps cost, in ns; each field's metadata has mark, range and doc.
+
+    The range is where the true value may lie, for sensitivity studies; any value of 0 or more is accepted.
+    """
+
+    exit_ns: int = _cost(500, "R", "350-800", "VM exit and entry")
+    ple_exit_ns: int = _cost(1_000, "R", "800-3000", "pause-loop exit that finds no target, without the scan")
+    scan_ns: int = _cost(30, "A", "15-60", "each vCPU that the spin handler looks at")
+    yield_ns: int = _cost(2_000, "A", "1000-5000", "successful yield_to, on the yielder")
+    yield_target_ns: int = _cost(1_500, "A", "1000-5000", "successful yield_to, on the target's pCPU")
+    ipi_ns: int = _cost(1_700, "V", "1700-2500", "guest IPI with an emulated exit, target in the guest")
+    broadcast_physical_ns: int = _cost(2_500, "D", "1700-2500", "broadcast one unicast after the other, a target")
+    broadcast_ns: int = _cost(1_000, "D", "500-2000", "broadcast by cluster or hypercall, a target")
+    irq_handler_ns: int = _cost(1_000, "A", "500-2000", "guest handler of an IPI (flush)")
+    switch_ns: int = _cost(2_000, "V, R", "1200-4000", "switch of the vCPU on a pCPU")
+    halt_ns: int = _cost(6_000, "V", "5000-8000", "halt, block and wake beyond polling")
+    rewarm_ns_at_1mib: int = _cost(
+        48_000, "weak", "16000-144000", "cache re-warm after another VM ran, for a working set of 1 MiB"
+    )
+    rewarm_share: float = _cost(0.125, "A", "0.06-0.25", "re-warm is at most this share of the time away")
+
+    def __post_init__(self) -> None:
+        integers(self, 0, MAX_NS, *(item.name for item in fields(self) if item.name != "rewarm_share"))
+        numbers(self, 0, 1, "rewarm_share")
+
+    @classmethod
+    def zero(cls) -> Costs:
+        """All costs 0, for checks against closed forms."""
+        return cls(**{item.name: 0 for item in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Ple:
+    """Pause-loop exiting: a spin longer than the window exits.
+
+    window_ns: the base window (4096 cycles at 2.5 GHz). grow: each exit multiplies the window by this; 0 resets it
+    to the base. shrink: divides it when the vCPU was descheduled; 0 resets it to the base. max_ns: its upper end.
+    Source: arch/x86/kvm/vmx/vmx.c, module parameters ple_*.
+    """
+
+    enabled: bool = True
+    window_ns: int = 1_638
+    grow: int = 2
+    shrink: int = 0
+    max_ns: int = 4_294_967_295 * 400 // 1000
+
+    def __post_init__(self) -> None:
+        flags(self, "enabled")
+        integers(self, 1, MAX_NS, "window_ns", "max_ns")
+        integers(self, 0, 2**31 - 1, "grow", "shrink")
+        check(self.max_ns >= self.window_ns, "Ple.max_ns", self.max_ns, f"window_ns ({self.window_ns}) or more")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host of `pcpus` pCPUs with EEVDF run queues.
+
+    hz: ticks a second, 100, 250, 300 or 1000. slice_ns: base slice; None takes the kernel's rule. The flags are the
+    scheduler features of the same name; group_scheduling gives every VM its own cgroup. forfeit: what a yielder
+    gives up, as of Linux "6.19" or "pre-6.19", or "none". llc_pcpus: pCPUs that share a last-level cache. start:
+    "aligned" ticks and slices, or "random" offsets drawn from the seed. tick_scale: multiplies the tick, set by
+    Scenario.scaled.
+    """
+
+    pcpus: int = 16
+    hz: int = 1000
+    slice_ns: int | None = None
+    costs: Costs = field(default=Costs(), metadata={"table": True})
+    ple: Ple = field(default=Ple(), metadata={"table": True})
+    group_scheduling: bool = True
+    run_to_parity: bool = True
+    place_lag: bool = True
+    delay_dequeue: bool = True
+    wakeup_preemption: bool = True
+    preempt_short: bool = True
+    pick_buddy: bool = True
+    next_buddy: bool = False
+    forfeit: str = "6.19"
+    balance: bool = True
+    balance_interval_ns: int = 32_000_000
+    migration_cost_ns: int = 500_000
+    llc_pcpus: int = 16
+    start: str = "aligned"
+    tick_scale: int = 1
+
+    def __post_init__(self) -> None:
+        integers(self, 1, 512, "pcpus", "llc_pcpus")
+        integer_choice(self, "hz", HZ)
+        if self.slice_ns is not None:
+            integers(self, 1, MAX_NS, "slice_ns")
+        instances(self, "costs", Costs, "Costs")
+        instances(self, "ple", Ple, "a Ple")
+        flags(self, "group_scheduling", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption")
+        flags(self, "preempt_short", "pick_buddy", "next_buddy", "balance")
+        choice(self, "forfeit", FORFEITS)
+        choice(self, "start", STARTS)
+        integers(self, 1, MAX_NS, "balance_interval_ns")
+        integers(self, 0, MAX_NS, "migration_cost_ns")
+        integers(self, 1, 10**6, "tick_scale")
+
+    @property
+    def base_slice_ns(self) -> int:
+        """slice_ns, or 0.7 ms times 1 + floor(log2(min(pcpus, 8))). Source: kernel/sched/fair.c."""
+        return self.slice_ns if self.slice_ns is not None else 700_000 * min(self.pcpus, 8).bit_length()
+
+    @property
+    def tick_ns(self) -> int:
+        """Time between two ticks of a pCPU."""
+        return 10**9 // self.hz * self.tick_scale
+
+    def scaled(self, factor: int) -> Host:
+        """The host with every time multiplied; the base slice becomes explicit."""
+        return scale_fields(self, factor, slice_ns=self.base_slice_ns * factor, tick_scale=self.tick_scale * factor)

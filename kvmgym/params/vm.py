@@ -1,0 +1,114 @@
+"""A VM, and a host task that competes with the VMs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvmgym.params.dist import Dist
+from kvmgym.params.errors import (
+    MAX_NS,
+    check,
+    choice,
+    cpu_tuple,
+    flags,
+    instances,
+    integers,
+    names,
+    set_field,
+)
+from kvmgym.params.program import SPIN_KINDS, Get, Put, walk
+from kvmgym.params.workload import Workload
+
+IPI_MODES = ("x2apic_physical", "x2apic_cluster", "pv")
+IPI_TRACKING = ("v3", "v2", "off")
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A VM of `vcpus` vCPUs that run a workload.
+
+    weight: of its cgroup (or of each vCPU without group scheduling), 2 to 262144. pin: one pCPU for each vCPU.
+    cpus: the pCPUs its vCPUs may use; not together with pin. lock_kind: "tas", "fifo" or "pvq" for all its
+    spinlocks. ipi_mode: how the guest sends to several targets. ipi_tracking: what clears a tracked IPI, as the
+    series' "v2" or "v3", or "off". ipi_window_ns: how long a tracked IPI counts. enable_relaxed_boost: the second
+    round of the series. pv_spin_ns: how long a pvq waiter spins before it halts. stream: labels its random streams
+    and breaks ties; None takes the VM's index.
+    """
+
+    name: str
+    vcpus: int
+    workload: Workload
+    weight: int = 1024
+    pin: tuple[int, ...] | None = None
+    cpus: tuple[int, ...] | None = None
+    lock_kind: str | None = None
+    ipi_mode: str = "x2apic_physical"
+    ipi_tracking: str = "v3"
+    ipi_window_ns: int = 50_000_000
+    enable_relaxed_boost: bool = True
+    pv_spin_ns: int = 700_000
+    stream: int | None = None
+
+    def __post_init__(self) -> None:
+        names(self, "name")
+        integers(self, 1, 1024, "vcpus")
+        instances(self, "workload", Workload, "a Workload")
+        integers(self, 2, 262_144, "weight")
+        check(self.pin is None or self.cpus is None, "Vm.cpus", self.cpus, "None when pin is given")
+        if self.pin is not None:
+            cpu_tuple(self, "pin")
+            check(len(self.pin) == self.vcpus, "Vm.pin", self.pin, f"{self.vcpus} pCPU numbers, one for each vCPU")
+        if self.cpus is not None:
+            cpu_tuple(self, "cpus")
+            set_field(self, "cpus", tuple(sorted(set(self.cpus))))
+        if self.lock_kind is not None:
+            choice(self, "lock_kind", SPIN_KINDS)
+        choice(self, "ipi_mode", IPI_MODES)
+        choice(self, "ipi_tracking", IPI_TRACKING)
+        integers(self, 0, MAX_NS, "ipi_window_ns", "pv_spin_ns")
+        flags(self, "enable_relaxed_boost")
+        if self.stream is not None:
+            integers(self, 0, 2**31 - 1, "stream")
+        self._check_queues()
+
+    @property
+    def roles(self) -> tuple[int, ...]:
+        """The role index of each vCPU."""
+        return self.workload.deal_roles(self.vcpus)
+
+    def _check_queues(self) -> None:
+        """With fewer vCPUs than roles a queue could lose one of its ends, and the VM would stop."""
+        programs = [self.workload.roles[role].program for role in sorted(set(self.roles))]
+        phases = [phase for program in programs for _, phase in walk(program, "")]
+        puts = {phase.queue for phase in phases if isinstance(phase, Put)}
+        gets = {phase.queue for phase in phases if isinstance(phase, Get)}
+        enough = f"{len(self.workload.roles)} or more for workload {self.workload.name}, one for each role"
+        check(puts == gets, "Vm.vcpus", self.vcpus, f"{enough}, because its queues join them")
+
+
+@dataclass(frozen=True)
+class HostTask:
+    """A host task: runs a drawn time, sleeps a drawn time. sleep None: a hog that never sleeps.
+
+    weight: 2 to 262144. pin: its pCPU. cpus: the pCPUs it may use; not together with pin.
+    """
+
+    name: str
+    run: Dist
+    sleep: Dist | None = None
+    weight: int = 1024
+    pin: int | None = None
+    cpus: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        names(self, "name")
+        instances(self, "run", Dist, "a Dist")
+        check(self.run.takes_time, "HostTask.run", self.run, "a distribution with a mean of 1 ns or more")
+        instances(self, "sleep", (Dist, type(None)), "a Dist or None")
+        integers(self, 2, 262_144, "weight")
+        check(self.pin is None or self.cpus is None, "HostTask.cpus", self.cpus, "None when pin is given")
+        if self.pin is not None:
+            integers(self, 0, 511, "pin")
+        if self.cpus is not None:
+            cpu_tuple(self, "cpus")
+            set_field(self, "cpus", tuple(sorted(set(self.cpus))))

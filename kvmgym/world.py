@@ -1,0 +1,413 @@
+"""From a scenario to a world: the rows of bytes that the engine runs on.
+
+A Blueprint holds what all worlds of a scenario share (the static row and a state row before the first event); `worlds`
+makes E of them, one for each seed. The engine never sees a scenario.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kvmgym.core import engine, layout, rng
+from kvmgym.core.memory import POINTERS, view
+from kvmgym.params import (
+    Barrier,
+    Block,
+    Branch,
+    Choose,
+    Compute,
+    Dist,
+    Get,
+    HostTask,
+    Kick,
+    Lock,
+    Ops,
+    Phase,
+    Put,
+    Repeat,
+    Scenario,
+    Shootdown,
+    Unlock,
+    Vm,
+    walk,
+)
+
+Bytes = npt.NDArray[np.uint8]
+_FORFEITS = {"none": layout.FORFEIT_NONE, "pre-6.19": layout.FORFEIT_PRE_6_19, "6.19": layout.FORFEIT_6_19}
+_LOCKS = {"tas": layout.TAS, "fifo": layout.FIFO, "pvq": layout.PVQ, "mutex": layout.MUTEX}
+_IPI_MODES = {"x2apic_physical": layout.X2APIC_PHYSICAL, "x2apic_cluster": layout.X2APIC_CLUSTER, "pv": layout.PV}
+_TRACKING = {"off": layout.TRACK_OFF, "v2": layout.TRACK_V2, "v3": layout.TRACK_V3}
+_TARGETS = {"others": layout.TO_OTHERS, "busy": layout.TO_BUSY, "one": layout.TO_ONE}
+_KICKS = {"random": layout.TO_ONE, "next": layout.TO_NEXT, "prev": layout.TO_PREV}
+_FLAGS = ("run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short", "pick_buddy", "next_buddy",
+          "balance")  # fmt: skip
+
+
+def _pack(parts: Sequence[npt.NDArray[Any]], head: int) -> Bytes:
+    """One row: `head` free bytes, first byte and end of each part as int64, then the parts, each on a 64-byte boundary."""
+    bounds, end = [], head + 16 * len(parts)
+    for part in parts:
+        start = -(-end // 64) * 64
+        end = start + part.nbytes
+        bounds += [start, end]
+    row = np.zeros(-(-end // 64) * 64, dtype=np.uint8)
+    row[head : head + 8 * len(bounds)].view(np.int64)[:] = bounds
+    for start, part in zip(bounds[::2], parts, strict=True):
+        row[start : start + part.nbytes] = np.ascontiguousarray(part).view(np.uint8).reshape(-1)
+    return row
+
+
+class _Tables:
+    """The static tables while they grow: phases, distributions, quantiles, choices."""
+
+    def __init__(self) -> None:
+        self.phases: list[dict[str, int]] = []
+        self.dists: list[tuple[int, int, int]] = []
+        self.known: dict[Dist, int] = {}
+        self.quantiles: list[npt.NDArray[np.int64]] = []
+        self.chances: list[int] = []
+
+    def dist(self, dist: Dist) -> int:
+        """The index of a distribution, entered at its first use."""
+        if dist not in self.known:
+            self.known[dist] = len(self.dists)
+            if dist.kind == "constant":
+                self.dists.append((dist.unit_ns, round(dist.numbers[0]), layout.NONE))
+            else:
+                self.dists.append((dist.unit_ns, 0, sum(map(len, self.quantiles))))
+                self.quantiles.append(quantile_table(dist))
+        return self.known[dist]
+
+    def choice(self, weights: Sequence[float], targets: Sequence[int]) -> int:
+        """The first row in `cum` of a choice: cumulative chances in 1/2^32, then where each leads."""
+        total = float(sum(weights))
+        first = len(self.chances)
+        self.chances += [round(float(part) / total * 2**32) for part in np.cumsum(weights)]
+        self.chances += targets
+        return first
+
+    def phase(self, kind: int, after: int, **fields: int) -> int:
+        """Enter a phase and return its index."""
+        self.phases.append({"kind": kind, "next": after, **fields})
+        return len(self.phases) - 1
+
+
+def quantile_table(dist: Dist) -> npt.NDArray[np.int64]:
+    """The two-level table that rng.draw reads, int64 [2 * STEPS + 2], its mean corrected to the exact one."""
+    steps = rng.STEPS
+    coarse = np.arange(steps + 1) / steps
+    fine = 1 - (1 - np.arange(steps + 1) / steps) / steps
+    fine[-1] = 1 - 2.0**-20  # the table ends here: beyond lies one draw in a million
+    coarse[-1] = fine[0]
+    rows = [dist.quantiles(coarse), dist.quantiles(fine)]
+    means = [(row[:-1] + row[1:]) / 2 for row in rows]
+    mean = float(means[0][:-1].sum() + means[1].mean()) / steps
+    scale = dist.mean_ns / dist.unit_ns / mean if mean > 0 else 1.0
+    return np.concatenate([np.rint(row * scale) for row in rows]).astype(np.int64)
+
+
+class _Program:
+    """Flattens the nested phases of one workload into rows of the phase table."""
+
+    def __init__(self, tables: _Tables, vm: Vm) -> None:
+        self.tables = tables
+        self.locks: dict[str, tuple[int, int, int]] = {}  # name -> first lock, count, first row in cum
+        first = 0
+        for spec in vm.workload.locks:
+            weights = [1.0 / rank**spec.zipf for rank in range(1, spec.count + 1)]
+            row = tables.choice(weights, [0] * spec.count) if spec.count > 1 else 0
+            self.locks[spec.name] = (first, spec.count, row)
+            first += spec.count
+        gates = [spec.name for spec in (*vm.workload.queues, *vm.workload.barriers)]
+        self.gates = {name: place for place, name in enumerate(gates)}
+
+    def role(self, program: tuple[Phase, ...]) -> int:
+        """Enter a program that runs for ever and return its first phase."""
+        first = len(self.tables.phases)
+        chance = len(self.tables.chances)
+        entry = self._block(program, layout.NONE)
+        for phase in self.tables.phases[first:]:
+            if phase["next"] == layout.NONE:
+                phase["next"] = entry
+        for place in range(chance, len(self.tables.chances)):
+            if self.tables.chances[place] == layout.NONE:
+                self.tables.chances[place] = entry
+        return entry
+
+    def _block(self, phases: tuple[Phase, ...], after: int) -> int:
+        """Enter phases that are followed by `after`, last first, and return the first."""
+        irq_off = {phase.lock: phase.irq_off for phase in phases if isinstance(phase, Lock)}
+        for phase in reversed(phases):
+            after = self._phase(phase, after, irq_off)
+        return after
+
+    def _phase(self, phase: Phase, after: int, irq_off: Mapping[str, bool]) -> int:
+        enter, dist = self.tables.phase, self.tables.dist
+        match phase:
+            case Compute():
+                share = round(phase.kernel_share * 65536)
+                return enter(
+                    layout.PH_COMPUTE, after, dist=dist(phase.dist), kernel_q16=share, option=int(phase.bursty)
+                )
+            case Lock() | Unlock():
+                kind = layout.PH_LOCK if isinstance(phase, Lock) else layout.PH_UNLOCK
+                a, b, c = self.locks[phase.lock]
+                return enter(kind, after, a=a, b=b, c=c, option=int(irq_off[phase.lock]))
+            case Shootdown():
+                return enter(layout.PH_SHOOTDOWN, after, a=_TARGETS[phase.targets])
+            case Kick():
+                return enter(layout.PH_KICK, after, a=_KICKS[phase.target])
+            case Block():
+                return enter(layout.PH_BLOCK, after, dist=dist(phase.dist))
+            case Barrier():
+                return enter(layout.PH_BARRIER, after, a=self.gates[phase.barrier])
+            case Put():
+                return enter(layout.PH_PUT, after, a=self.gates[phase.queue])
+            case Get():
+                return enter(layout.PH_GET, after, a=self.gates[phase.queue])
+            case Ops():
+                return enter(layout.PH_OPS, after, a=phase.count)
+            case Choose():
+                return self._choose(phase.possible, after)
+            case Repeat():
+                again = enter(layout.PH_AGAIN, after)
+                body = self._block(phase.phases, again)
+                self.tables.phases[again]["a"] = body
+                return enter(layout.PH_REPEAT, body, a=phase.times)
+
+    def _choose(self, branches: tuple[Branch, ...], after: int) -> int:
+        entries = [self._block(branch.phases, after) for branch in branches]
+        row = self.tables.choice([branch.weight for branch in branches], entries)
+        return self.tables.phase(layout.PH_CHOOSE, after, a=len(branches), b=row)
+
+
+def _host_task_vm(task: HostTask) -> Vm:
+    """A host task as a VM of one vCPU; the engine puts it into the root queue."""
+    from kvmgym.params import Role, Workload
+
+    program: tuple[Phase, ...] = (Compute(task.run), Ops(1))
+    if task.sleep is not None:
+        program += (Block(task.sleep),)
+    workload = Workload(task.name, "host task", (Role("task", program),), working_set_kib=0)
+    pin = None if task.pin is None else (task.pin,)
+    return Vm(task.name, 1, workload, weight=task.weight, pin=pin, cpus=task.cpus, ipi_tracking="off")
+
+
+class Blueprint:
+    """What all worlds of a scenario share.
+
+    static: uint8 row. state: uint8 row before `boot`. trace_rows: capacity of the trace of each world.
+    """
+
+    def __init__(self, scenario: Scenario, trace_rows: int = 0) -> None:
+        self.scenario = scenario
+        self.vms: tuple[Vm, ...] = (*scenario.vms, *map(_host_task_vm, scenario.host_tasks))
+        self.trace_rows = trace_rows
+        self.pcpus = scenario.host.pcpus
+        self.firsts = [0, *np.cumsum([vm.vcpus for vm in self.vms]).tolist()]
+        self.vcpus: int = self.firsts[-1]
+        self._build()
+
+    @cached_property
+    def labels(self) -> list[tuple[int, int]]:
+        """(stream, index) of each vCPU; host tasks come after all VMs."""
+        streams = [*self.scenario.streams]
+        streams += [max(streams) + 1 + place for place in range(len(self.vms) - len(streams))]
+        return [(stream, i) for stream, vm in zip(streams, self.vms, strict=True) for i in range(vm.vcpus)]
+
+    def _build(self) -> None:
+        tables = _Tables()
+        pend_words = -(-max(vm.vcpus for vm in self.vms) // 32)
+        affin_words = -(-self.pcpus // 32)
+        leaves = 1 << max(1, (self.pcpus + self.vcpus - 1).bit_length())
+        vm_records, vcpus, locks, gates = self._vm_records(tables)
+        order = np.argsort(np.array([stream * 4096 + i for stream, i in self.labels]), kind="stable").astype(np.int32)
+        rank = np.empty_like(order)
+        rank[order] = np.arange(self.vcpus, dtype=np.int32)
+        vcpus["leaf"] = self.pcpus + rank
+        host = np.zeros(1, layout.HOST)
+        for name in ("deadlock_vm", "resched_head", "resched_tail", "idle_head"):
+            host[name] = layout.NONE
+        groups = len(self.vms) * self.pcpus
+        rq = np.zeros(self.pcpus + groups, layout.RQ)
+        for name in ("head", "curr", "next_buddy", "owner"):
+            rq[name] = layout.NONE
+        rq["owner"][self.pcpus :] = self.vcpus + np.arange(groups)
+        words = np.zeros(self.vcpus * pend_words, np.int64)
+        affin = self._affinity(affin_words)
+        vcpus["pcpu"] = self._placement()
+        parts = {
+            "host": host, "ask": np.zeros(1, layout.ASK), "pcpu": np.zeros(self.pcpus, layout.PCPU), "rq": rq,
+            "se": self._entities(rank), "vm": vm_records, "vcpu": vcpus, "lock": locks, "gate": gates, "pend": words,
+            "serve": words, "goal": words, "tree_ns": np.zeros(leaves, np.int64), "tree": np.zeros(leaves, np.int32),
+            "hist": np.zeros(len(self.vms) * layout.HISTS * layout.HIST_BINS, np.int32),
+            "trace": np.zeros(max(self.trace_rows, 1), layout.TRACE),
+        }  # fmt: skip
+        param = self._params(len(locks), leaves, pend_words, affin_words)
+        phase = np.zeros(len(tables.phases), layout.PHASE)
+        for place, fields in enumerate(tables.phases):
+            for name, value in fields.items():
+                phase[place][name] = value
+        dist = np.zeros(max(len(tables.dists), 1), layout.DIST)
+        for place, row in enumerate(tables.dists):
+            dist[place]["unit_ns"], dist[place]["constant"], dist[place]["first"] = row
+        quant = np.concatenate([np.zeros(1, np.int64), *tables.quantiles])
+        dist["first"] += dist["first"] >= 0
+        statics = {
+            "par": param, "phase": phase, "dist": dist, "quant": quant, "cum": np.array([*tables.chances, 0], np.int64),
+            "affin": affin, "by_leaf": order,
+        }  # fmt: skip
+        self.static = _pack([statics[name] for name, _ in layout.STATIC_PARTS], 0)
+        self.state = _pack([parts[name] for name, _ in layout.STATE_PARTS], POINTERS)
+
+    def _params(self, locks: int, leaves: int, pend_words: int, affin_words: int) -> npt.NDArray[Any]:
+        host, par = self.scenario.host, np.zeros(1, layout.PARAM)
+        costs, ple = host.costs, host.ple
+        for name in layout.PARAM.names or ():
+            if name.endswith("_ns") and hasattr(costs, name):
+                par[name] = getattr(costs, name)
+        for name in _FLAGS:
+            par[name] = int(getattr(host, name))
+        values: dict[str, int] = {
+            "pcpus": self.pcpus, "vcpus": self.vcpus, "vms": len(self.vms), "locks": locks, "leaves": leaves, "trace_cap": self.trace_rows,
+            "pend_words": pend_words, "affin_words": affin_words, "tick_ns": host.tick_ns, "slice_ns": host.base_slice_ns,
+            "rewarm_q16": round(costs.rewarm_share * 65536), "ple": int(ple.enabled), "ple_window_ns": ple.window_ns,
+            "ple_max_ns": ple.max_ns, "ple_grow": ple.grow, "ple_shrink": ple.shrink, "llc_pcpus": host.llc_pcpus,
+            "balance_interval_ns": host.balance_interval_ns, "migration_cost_ns": host.migration_cost_ns,
+            "forfeit": _FORFEITS[host.forfeit], "grouped": int(host.group_scheduling),
+        }  # fmt: skip
+        for name, value in values.items():
+            par[name] = value
+        return par
+
+    def _vm_records(self, tables: _Tables) -> tuple[npt.NDArray[Any], ...]:
+        """The records of VMs, vCPUs, locks and gates; the programs go into `tables`."""
+        records, vcpus = np.zeros(len(self.vms), layout.VM), np.zeros(self.vcpus, layout.VCPU)
+        locks: list[tuple[int, int]] = []
+        gates: list[tuple[int, int]] = []
+        programs: dict[str, list[int]] = {}
+        for g, vm in enumerate(self.vms):
+            work, costs = vm.workload, self.scenario.host.costs
+            burst = work.burst
+            factor = burst.factor if burst else 1.0
+            values: dict[str, float] = {
+                "first": self.firsts[g], "vcpus": vm.vcpus, "shares": vm.weight, "locks": len(locks), "gates": len(gates),
+                "ipi_mode": _IPI_MODES[vm.ipi_mode], "ipi_tracking": _TRACKING[vm.ipi_tracking],
+                "enable_relaxed_boost": int(vm.enable_relaxed_boost), "yield_to_kernel_mode": 1,
+                "is_task": int(g >= len(self.scenario.vms)), "bursty": int(burst is not None),
+                "ipi_window_ns": vm.ipi_window_ns, "pv_spin_ns": vm.pv_spin_ns,
+                "rewarm_ns": round(costs.rewarm_ns_at_1mib * (work.working_set_kib / 1024) ** 2),
+                "burst_hi_q16": round(65536 * (1 + factor) / (2 * factor)), "burst_lo_q16": round(65536 * (1 + factor) / 2),
+                "burst_dist": tables.dist(burst.dist) if burst else 0,
+            }  # fmt: skip
+            for name, value in values.items():
+                records[g][name] = value
+            spin = None if vm.lock_kind is None else _LOCKS[vm.lock_kind]
+            for spec in work.locks:
+                kind = _LOCKS[spec.kind] if spec.kind == "mutex" or spin is None else spin
+                locks += [(g, kind)] * spec.count
+            gates += [(queue.capacity, 0) for queue in work.queues]
+            gates += [(self._parties(vm, barrier.name), barrier.spin_ns) for barrier in work.barriers]
+            if work.name not in programs:
+                program = _Program(tables, vm)
+                programs[work.name] = [program.role(role.program) for role in work.roles]
+            mine = vcpus[self.firsts[g] : self.firsts[g + 1]]
+            mine["vm"], mine["idx"] = g, np.arange(vm.vcpus)
+            mine["role_start"] = [programs[work.name][role] for role in vm.roles]
+        lock_records, gate_records = (
+            np.zeros(max(len(locks), 1), layout.LOCK),
+            np.zeros(max(len(gates), 1), layout.GATE),
+        )
+        for array in (lock_records, gate_records):
+            array["head"] = array["tail"] = layout.NONE
+        lock_records["owner"] = layout.NONE
+        for place, (g, kind) in enumerate(locks):
+            lock_records[place]["vm"], lock_records[place]["kind"] = g, kind
+        for place, (capacity, spin_ns) in enumerate(gates):
+            gate_records[place]["capacity"], gate_records[place]["spin_ns"] = capacity, spin_ns
+        return records, vcpus, lock_records, gate_records
+
+    @staticmethod
+    def _parties(vm: Vm, barrier: str) -> int:
+        uses = [
+            any(isinstance(phase, Barrier) and phase.barrier == barrier for _, phase in walk(role.program, ""))
+            for role in vm.workload.roles
+        ]
+        return max(sum(uses[role] for role in vm.roles), 1)
+
+    def _entities(self, rank: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+        """The scheduling entities: vCPUs, then the groups of each VM on each pCPU."""
+        groups = len(self.vms) * self.pcpus
+        se = np.zeros(self.vcpus + groups, layout.SE)
+        for name in ("next", "prev", "parent", "my_rq"):
+            se[name] = layout.NONE
+        se["slice_ns"] = self.scenario.host.base_slice_ns
+        se["weight"] = 1024
+        se["order"][: self.vcpus] = rank
+        for g, vm in enumerate(self.vms):
+            if not self.scenario.host.group_scheduling or g >= len(self.scenario.vms):
+                se["weight"][self.firsts[g] : self.firsts[g + 1]] = vm.weight
+            mine = slice(self.vcpus + g * self.pcpus, self.vcpus + (g + 1) * self.pcpus)
+            se["order"][mine] = rank[self.firsts[g]]
+            se["my_rq"][mine] = self.pcpus + g * self.pcpus + np.arange(self.pcpus)
+        return se
+
+    def _allowed(self, vm: Vm, i: int) -> list[int]:
+        if vm.pin is not None:
+            return [vm.pin[i]]
+        return list(vm.cpus) if vm.cpus is not None else list(range(self.pcpus))
+
+    def _affinity(self, words: int) -> npt.NDArray[np.int64]:
+        rows = np.zeros((self.vcpus, words), np.int64)
+        for g, vm in enumerate(self.vms):
+            for i in range(vm.vcpus):
+                for p in self._allowed(vm, i):
+                    rows[self.firsts[g] + i, p >> 5] |= 1 << (p & 31)
+        return rows.reshape(-1)
+
+    def _placement(self) -> list[int]:
+        """Where each vCPU starts: dealt round the pCPUs that it may use, across all VMs."""
+        places, dealt = [], 0
+        for vm in self.vms:
+            for i in range(vm.vcpus):
+                allowed = self._allowed(vm, i)
+                places.append(allowed[dealt % len(allowed)])
+                dealt += vm.pin is None
+        return places
+
+    def worlds(self, seeds: Sequence[int]) -> Bytes:
+        """Booted state rows, uint8 [E, bytes], one for each seed (a whole number of 0 or more)."""
+        rows = np.repeat(self.state[None], len(seeds), axis=0)
+        for row, seed in zip(rows, seeds, strict=True):
+            self._seed(row, seed)
+            engine.boot_row(row, self.static, int(self.scenario.host.start == "random"))
+        return rows
+
+    def _seed(self, row: Bytes, seed: int) -> None:
+        """Give each vCPU and lock a stream that depends on the seed and its label only (common random numbers)."""
+        if seed < 0:
+            raise ValueError(f"seed = {seed}: must be a whole number of 0 or more")
+        base = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
+        world = view(row, self.static)
+        labels = np.array([(stream + 1) << 20 | i for stream, i in self.labels], dtype=np.uint64)
+        world.vcpu["rng"] = _mixed(base, labels)
+        streams = [self.labels[self.firsts[g]][0] for g in world.lock["vm"].tolist()]
+        seen: dict[int, int] = {}
+        numbers = []
+        for stream in streams:
+            seen[stream] = seen.get(stream, -1) + 1
+            numbers.append(1 << 60 | (stream + 1) << 20 | seen[stream])
+        world.lock["rng"] = _mixed(base, np.array(numbers, dtype=np.uint64))
+
+
+def _mixed(base: np.uint64, labels: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Two rounds of the splitmix64 finaliser over base and label, uint64 [N] -> [N]."""
+    mix: Any = getattr(rng.mix, "py_func", rng.mix)
+    with np.errstate(over="ignore"):
+        mixed: npt.NDArray[np.uint64] = mix(mix(labels * np.uint64(0x9E3779B97F4A7C15)) ^ base)
+    return mixed

@@ -1,0 +1,13 @@
+"""What every test shares: deterministic property tests and plots without a display."""
+
+import os
+
+from hypothesis import settings
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# `ci` is the default, so that a test run is the same everywhere; HYPOTHESIS_PROFILE=explore looks for new examples.
+# No deadline: the first example of a test may compile.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("explore", derandomize=False, deadline=None, max_examples=1_000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -1,0 +1,881 @@
+"""kvmgym.params: values, derived values, every message, TOML round trips and scaling."""
+
+import dataclasses
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvmgym.params import (
+    Barrier,
+    BarrierSpec,
+    Block,
+    Branch,
+    Burst,
+    Choose,
+    Compute,
+    Costs,
+    Dist,
+    Get,
+    Host,
+    HostTask,
+    Kick,
+    Lock,
+    LockSpec,
+    Ops,
+    Ple,
+    Put,
+    QueueSpec,
+    Rates,
+    Repeat,
+    Role,
+    Scenario,
+    Shootdown,
+    Unlock,
+    Vm,
+    Workload,
+    check,
+    nearest,
+    walk,
+)
+from kvmgym.params.dist import scale_times
+
+US = 1_000
+WORK = Compute(Dist.constant(US))
+LOCKS = (LockSpec("mm"), LockSpec("inode"), LockSpec("heap", kind="mutex"))
+QUEUES = (QueueSpec("items", 8),)
+BARRIERS = (BarrierSpec("step", spin_ns=5 * US),)
+
+
+def workload(*phases, name="demo", **given):
+    """A workload of one role whose program is the phases."""
+    return Workload(name, "", (Role("all", phases or (WORK,)),), LOCKS, QUEUES, BARRIERS, **given)
+
+
+def scenario(*vms, **given):
+    return Scenario("demo", Host(), vms or (Vm("a", 2, workload()),), **given)
+
+
+def message(call):
+    with pytest.raises(ValueError) as caught:
+        call()
+    return str(caught.value)
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def test_nearest_suggests_the_closest_name_and_lists_all():
+    assert nearest("dedupp", ("dedup", "vips")) == 'did you mean "dedup"? allowed: dedup, vips'
+    assert nearest("zzz", ("dedup", "vips")) == "allowed: dedup, vips"
+    assert nearest("zzz", ()) == "there are none"
+
+
+def test_check_names_path_value_and_allowed():
+    check(True, "Host.pcpus", 0, "1 to 512")
+    assert message(lambda: check(False, "Host.pcpus", 0, "1 to 512")) == "Host.pcpus = 0: must be 1 to 512"
+
+
+VM = {"name": "a", "vcpus": 2, "workload": workload()}
+LOW, HIGH = "0 to 1000000000000000", "1 to 1000000000000000"
+FIELD_ERRORS = [
+    (lambda: Host(pcpus=0), "Host.pcpus = 0: must be 1 to 512"),
+    (lambda: Host(pcpus=513), "Host.pcpus = 513: must be 1 to 512"),
+    (lambda: Host(pcpus=2.0), "Host.pcpus = 2.0: must be 1 to 512"),
+    (lambda: Host(pcpus=True), "Host.pcpus = True: must be 1 to 512"),
+    (lambda: Host(hz=0), "Host.hz = 0: must be one of 100, 250, 300, 1000"),
+    (lambda: Host(hz="x"), "Host.hz = 'x': must be one of 100, 250, 300, 1000"),
+    (lambda: Host(slice_ns=0), f"Host.slice_ns = 0: must be {HIGH}"),
+    (lambda: Host(costs=3), "Host.costs = 3: must be Costs"),
+    (lambda: Host(ple=None), "Host.ple = None: must be a Ple"),
+    (lambda: Host(pick_buddy=1), "Host.pick_buddy = 1: must be true or false"),
+    (lambda: Host(forfeit="6.18"), "Host.forfeit = '6.18': must be one of 6.19, pre-6.19, none"),
+    (lambda: Host(start="late"), "Host.start = 'late': must be one of aligned, random"),
+    (lambda: Host(balance_interval_ns=0), f"Host.balance_interval_ns = 0: must be {HIGH}"),
+    (lambda: Host(migration_cost_ns=-1), f"Host.migration_cost_ns = -1: must be {LOW}"),
+    (lambda: Host(llc_pcpus=0), "Host.llc_pcpus = 0: must be 1 to 512"),
+    (lambda: Host(tick_scale=0), "Host.tick_scale = 0: must be 1 to 1000000"),
+    (lambda: Costs(exit_ns=-1), f"Costs.exit_ns = -1: must be {LOW}"),
+    (lambda: Costs(exit_ns=0.5), f"Costs.exit_ns = 0.5: must be {LOW}"),
+    (lambda: Costs(rewarm_share=1.5), "Costs.rewarm_share = 1.5: must be 0 to 1"),
+    (lambda: Ple(window_ns=0), f"Ple.window_ns = 0: must be {HIGH}"),
+    (lambda: Ple(max_ns=5), "Ple.max_ns = 5: must be window_ns (1638) or more"),
+    (lambda: Ple(grow=-1), "Ple.grow = -1: must be 0 to 2147483647"),
+    (lambda: Ple(enabled="yes"), "Ple.enabled = 'yes': must be true or false"),
+    (lambda: Dist("gamma", (1,)), "Dist.kind = 'gamma': must be one of constant, exponential, uniform, lognormal"),
+    (lambda: Dist("uniform", (1,)), "Dist.numbers = (1,): must be low_ns, high_ns for a uniform distribution"),
+    (lambda: Dist("constant", 1), "Dist.numbers = 1: must be ns for a constant distribution"),
+    (lambda: Dist.constant(-1), "Dist.ns = -1: must be 0 to 1e+15"),
+    (lambda: Dist.constant(math.nan), "Dist.ns = nan: must be 0 to 1e+15"),
+    (lambda: Dist.exponential(math.inf), "Dist.mean_ns = inf: must be 0 to 1e+15"),
+    (lambda: Dist.uniform(5, 3), "Dist.high_ns = 3.0: must be low_ns (5) or more"),
+    (lambda: Dist.lognormal(0, 1), "Dist.median_ns = 0: must be above 0 and at most 1e+15"),
+    (lambda: Dist.lognormal(1, 6), "Dist.sigma = 6: must be 0 to 5"),
+    (lambda: Dist.lognormal(1, 1, 1.5), "Dist.tail_share = 1.5: must be 0 to 1"),
+    (lambda: Dist.lognormal(1, 1, 0.1, 9, 8), "Dist.tail_high_ns = 8.0: must be tail_low_ns (9) or more"),
+    (lambda: Dist.constant(1).scaled(0), f"scaled factor = 0: must be {HIGH}"),
+    (lambda: Dist("constant", (1,), 0), f"Dist.unit_ns = 0: must be {HIGH}"),
+    (lambda: Dist.constant(2).quantiles(np.array([0.5, 1.5])), "Dist.quantiles u = 1.5: must be 0 to 1"),
+    (lambda: Compute(5), "Compute.dist = 5: must be a Dist"),
+    (lambda: Compute(Dist.constant(1), "x"), "Compute.kernel_share = 'x': must be 0 to 1"),
+    (lambda: Compute(Dist.constant(1), 2), "Compute.kernel_share = 2: must be 0 to 1"),
+    (lambda: Compute(Dist.constant(1), bursty=2), "Compute.bursty = 2: must be true or false"),
+    (lambda: Block(None), "Block.dist = None: must be a Dist"),
+    (lambda: Lock(""), "Lock.lock = '': must be a name of 1 to 64 printable characters"),
+    (lambda: Lock("mm", irq_off="no"), "Lock.irq_off = 'no': must be true or false"),
+    (lambda: Unlock(" mm"), "Unlock.lock = ' mm': must be a name of 1 to 64 printable characters"),
+    (lambda: Barrier(3), "Barrier.barrier = 3: must be a name of 1 to 64 printable characters"),
+    (lambda: Put("a\nb"), "Put.queue = 'a\\nb': must be a name of 1 to 64 printable characters"),
+    (lambda: Get("x" * 65), f"Get.queue = '{'x' * 65}': must be a name of 1 to 64 printable characters"),
+    (lambda: Shootdown("all"), "Shootdown.targets = 'all': must be one of others, busy, one"),
+    (lambda: Kick("self"), "Kick.target = 'self': must be one of random, next, prev"),
+    (lambda: Ops(-1), "Ops.count = -1: must be 0 to 1000000000"),
+    (lambda: Branch(-1), "Branch.weight = -1: must be 0 to 1e+12"),
+    (lambda: Branch(1, (WORK, 7)), "Branch.phases[1] = 7: must be a phase"),
+    (lambda: Branch(1, WORK), f"Branch.phases = {WORK!r}: must be a sequence, each item a phase"),
+    (lambda: Choose((WORK,)), f"Choose.branches[0] = {WORK!r}: must be a Branch"),
+    (
+        lambda: Choose((Branch(0), Branch(0))),
+        "Choose.branches weights = (0.0, 0.0): must be above 0 for at least one branch",
+    ),
+    (lambda: Choose(()), "Choose.branches weights = (): must be above 0 for at least one branch"),
+    (lambda: Repeat(0, (WORK,)), "Repeat.times = 0: must be 1 to 1000000000"),
+    (lambda: Repeat(2, ()), "Repeat.phases = (): must be at least one phase"),
+    (lambda: LockSpec("a", 0), "LockSpec.count = 0: must be 1 to 4096"),
+    (lambda: LockSpec("a", kind="ticket"), "LockSpec.kind = 'ticket': must be one of tas, fifo, pvq, mutex"),
+    (lambda: LockSpec("a", zipf=-1), "LockSpec.zipf = -1: must be 0 to 10"),
+    (lambda: QueueSpec("a", 0), "QueueSpec.capacity = 0: must be 1 to 1000000000"),
+    (lambda: BarrierSpec("a", -1), f"BarrierSpec.spin_ns = -1: must be {LOW}"),
+    (lambda: Role("a", ()), "Role.program = (): must be at least one phase"),
+    (lambda: Role("a", (WORK,), 0), "Role.share = 0: must be above 0 and at most 1e+12"),
+    (lambda: Burst(0.5), "Burst.factor = 0.5: must be 1 to 1e+06"),
+    (lambda: Burst(mean_ns=0), f"Burst.mean_ns = 0: must be {HIGH}"),
+    (lambda: Rates(1.1), "Rates.kernel_share = 1.1: must be 0 to 1"),
+    (lambda: Rates(kicks=-1), "Rates.kicks = -1: must be 0 to 1e+12"),
+    (lambda: Workload("a", "", ()), "Workload.roles = (): must be at least one Role"),
+    (lambda: Workload("a", 3, (Role("r", (WORK,)),)), "Workload.description = 3: must be text"),
+    (lambda: workload(source="\ud800"), "Workload.source = '\\ud800': must be text"),
+    (lambda: workload(working_set_kib=-1), "Workload.working_set_kib = -1: must be 0 to 1073741824"),
+    (lambda: workload(burst=4), "Workload.burst = 4: must be a Burst or None"),
+    (lambda: workload(rates=4), "Workload.rates = 4: must be Rates or None"),
+    (
+        lambda: Workload("a", "", (Role("r", (WORK,)), Role("r", (WORK,)))),
+        "Workload.roles = 'r': must be a role name used once",
+    ),
+    (
+        lambda: Workload("a", "", (Role("r", (WORK,)),), (LockSpec("x"), LockSpec("x"))),
+        "Workload.locks = 'x': must be a lock name used once",
+    ),
+    (lambda: Vm(**VM | {"vcpus": 0}), "Vm.vcpus = 0: must be 1 to 1024"),
+    (lambda: Vm(**VM | {"workload": "demo"}), "Vm.workload = 'demo': must be a Workload"),
+    (lambda: Vm(**VM, weight=1), "Vm.weight = 1: must be 2 to 262144"),
+    (lambda: Vm(**VM, pin=(0,)), "Vm.pin = (0,): must be 2 pCPU numbers, one for each vCPU"),
+    (lambda: Vm(**VM, pin=(0, 512)), "Vm.pin[1] = 512: must be 0 to 511"),
+    (lambda: Vm(**VM, cpus=()), "Vm.cpus = (): must be at least one pCPU number"),
+    (lambda: Vm(**VM, pin=(0, 1), cpus=(0,)), "Vm.cpus = (0,): must be None when pin is given"),
+    (lambda: Vm(**VM, lock_kind="mutex"), "Vm.lock_kind = 'mutex': must be one of tas, fifo, pvq"),
+    (lambda: Vm(**VM, ipi_mode="x"), "Vm.ipi_mode = 'x': must be one of x2apic_physical, x2apic_cluster, pv"),
+    (lambda: Vm(**VM, ipi_tracking="v1"), "Vm.ipi_tracking = 'v1': must be one of v3, v2, off"),
+    (lambda: Vm(**VM, ipi_window_ns=-1), f"Vm.ipi_window_ns = -1: must be {LOW}"),
+    (lambda: Vm(**VM, pv_spin_ns=-1), f"Vm.pv_spin_ns = -1: must be {LOW}"),
+    (lambda: Vm(**VM, enable_relaxed_boost=0), "Vm.enable_relaxed_boost = 0: must be true or false"),
+    (lambda: Vm(**VM, stream=-1), "Vm.stream = -1: must be 0 to 2147483647"),
+    (lambda: HostTask("t", 5), "HostTask.run = 5: must be a Dist"),
+    (
+        lambda: HostTask("t", Dist.constant(0)),
+        "HostTask.run = Dist.constant(ns=0): must be a distribution with a mean of 1 ns or more",
+    ),
+    (lambda: HostTask("t", Dist.constant(1), 5), "HostTask.sleep = 5: must be a Dist or None"),
+    (lambda: HostTask("t", Dist.constant(1), pin=512), "HostTask.pin = 512: must be 0 to 511"),
+    (lambda: HostTask("t", Dist.constant(1), weight=0), "HostTask.weight = 0: must be 2 to 262144"),
+    (lambda: HostTask("t", Dist.constant(1), pin=1, cpus=(1,)), "HostTask.cpus = (1,): must be None when pin is given"),
+    (lambda: Scenario("s", Host(), ()), "Scenario.vms = (): must be at least one Vm"),
+    (lambda: Scenario("s", 1, (Vm(**VM),)), "Scenario.host = 1: must be a Host"),
+    (lambda: scenario("a"), "Scenario.vms[0] = 'a': must be a Vm"),
+    (
+        lambda: scenario(Vm("a", 1024, workload()), Vm("b", 1, workload())),
+        "Scenario.vms vcpus = 1025: must be 1 to 1024 together",
+    ),
+    (
+        lambda: scenario(host_tasks=(HostTask("a", Dist.constant(1)),)),
+        "Scenario.vms and host_tasks = 'a': must be a VM or task name used once",
+    ),
+    (
+        lambda: scenario(Vm(**VM, pin=(0, 16))),
+        "Scenario.vms[0].pin = (0, 16): must be 0 to 15 (Host.pcpus = 16)",
+    ),
+    (
+        lambda: scenario(host_tasks=(HostTask("t", Dist.constant(1), pin=16),)),
+        "Scenario.host_tasks[0].pin = 16: must be 0 to 15 (Host.pcpus = 16)",
+    ),
+    (
+        lambda: scenario(Vm("a", 1, workload(), stream=1), Vm("b", 1, workload())),
+        "Scenario.vms[1].stream = 1: must be a number that no other VM has (default: its index)",
+    ),
+    (
+        lambda: scenario(Vm("a", 1, workload()), Vm("b", 1, workload(WORK, WORK))),
+        "Scenario.vms[1].workload = 'demo': must be one workload wherever the name is used",
+    ),
+    (lambda: scenario(tag=""), "Scenario.tag = '': must be a name of 1 to 64 printable characters"),
+    (lambda: scenario().scaled(0), "scaled factor = 0: must be 1 to 1000000"),
+    (lambda: workload().deal_roles(0), "deal_roles vcpus = 0: must be 1 to 1024"),
+]
+
+
+@pytest.mark.parametrize("call, expected", FIELD_ERRORS, ids=[text for _, text in FIELD_ERRORS])
+def test_a_bad_value_is_named_with_what_is_allowed(call, expected):
+    assert message(call) == expected
+
+
+def test_a_misspelt_field_is_a_type_error():
+    with pytest.raises(TypeError, match="pcpu"):
+        Host(pcpu=4)
+
+
+def test_parameters_are_frozen_hashable_and_normalised():
+    vm = Vm("a", np.int64(2), workload(), pin=[1, np.int32(0)])
+    assert (vm.vcpus, vm.pin) == (2, (1, 0)) and type(vm.vcpus) is int and type(vm.pin[1]) is int
+    assert Vm("a", 2, workload(), cpus=[3, 1, 3]).cpus == (1, 3)
+    assert hash(scenario()) == hash(scenario())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        vm.vcpus = 3
+
+
+# --- distributions --------------------------------------------------------------------------------------------------
+
+U = (np.arange(50_000) + 0.5) / 50_000
+TAILED = Dist.lognormal(600, 1.0, tail_share=0.01, tail_low_ns=20_000, tail_high_ns=50_000)
+SPREAD = Dist.lognormal(1_000, 0.5, tail_share=0.4, tail_low_ns=0, tail_high_ns=3_000)
+
+
+def test_quantiles_equal_the_closed_forms():
+    u = np.array([[0.0, 0.25], [0.5, 0.999]])
+    assert Dist.constant(7).quantiles(u).tolist() == [[7, 7], [7, 7]]
+    assert Dist.uniform(10, 30).quantiles(u) == pytest.approx(np.array([[10, 15], [20, 29.98]]))
+    assert Dist.exponential(100).quantiles(u) == pytest.approx(-100 * np.log(1 - u))
+    z = NormalDist().inv_cdf
+    expected = [[0, 8 * math.exp(1.5 * z(0.25))], [8, 8 * math.exp(1.5 * z(0.999))]]
+    assert Dist.lognormal(8, 1.5).quantiles(u) == pytest.approx(np.array(expected))
+
+
+def test_quantiles_at_the_ends():
+    ends = np.array([0.0, 1.0])
+    assert Dist.exponential(5).quantiles(ends).tolist() == [0, math.inf]
+    assert Dist.exponential(0).quantiles(ends).tolist() == [0, 0]
+    assert Dist.lognormal(5, 1).quantiles(ends).tolist() == [0, math.inf]
+    assert Dist.lognormal(5, 0).quantiles(ends).tolist() == [5, 5]
+    assert TAILED.quantiles(ends).tolist() == [0, math.inf]
+    assert Dist.lognormal(5, 1, 1.0, 20, 30).quantiles(ends) == pytest.approx(ends * 10 + 20)
+
+
+@pytest.mark.parametrize("dist", [TAILED, SPREAD, Dist.lognormal(30_000, 1.0, 0.2, 20_000, 50_000)])
+def test_mixture_quantiles_invert_the_mixture(dist):
+    """The distribution function, written down anew, gives u back."""
+    median, sigma, share, low, high = dist.numbers
+    u = np.array([1e-6, 0.01, 0.3, 0.5, 0.9, 0.985, 0.989, 0.9895, 0.992, 0.999, 0.999999])
+    for x, wanted in zip(dist.quantiles(u), u, strict=True):
+        tail = min(max((x - low) / (high - low), 0.0), 1.0)
+        assert (1 - share) * NormalDist(math.log(median), sigma).cdf(math.log(x)) + share * tail == pytest.approx(
+            wanted, abs=1e-9
+        )
+
+
+def test_a_tail_of_one_value_is_a_step():
+    dist = Dist.lognormal(100, 0.0, tail_share=0.25, tail_low_ns=500, tail_high_ns=500)
+    assert dist.quantiles(np.array([0.1, 0.74, 0.76, 1.0])).tolist() == [100, 100, 500, 500]
+    dist = Dist.lognormal(100, 0.0, tail_share=0.5, tail_low_ns=0, tail_high_ns=200)
+    assert dist.quantiles(np.array([0.125, 0.5, 0.875])) == pytest.approx([50, 100, 150])
+
+
+MEANS = [
+    (Dist.constant(7), 7.0),
+    (Dist.exponential(3_000), 3_000.0),
+    (Dist.uniform(100, 400), 250.0),
+    (Dist.lognormal(600, 1.0), 600 * math.exp(0.5)),
+    (TAILED, 0.99 * 600 * math.exp(0.5) + 0.01 * 35_000),
+    (SPREAD, 0.6 * 1_000 * math.exp(0.125) + 0.4 * 1_500),
+]
+
+
+@pytest.mark.parametrize("dist, mean_ns", MEANS)
+def test_means_are_exact_and_those_of_the_quantiles(dist, mean_ns):
+    assert dist.mean_ns == pytest.approx(mean_ns, rel=1e-12)
+    assert dist.quantiles(U).mean() == pytest.approx(mean_ns, rel=5e-4)
+
+
+def test_scaling_a_distribution_changes_its_unit_only():
+    scaled = TAILED.scaled(3).scaled(5)
+    assert (scaled.numbers, scaled.unit_ns) == (TAILED.numbers, 15)
+    assert scaled.mean_ns == pytest.approx(15 * TAILED.mean_ns)
+    assert scaled.quantiles(U[::500]).tolist() == TAILED.quantiles(U[::500]).tolist()
+    assert repr(Dist.uniform(1, 2.5).scaled(3)) == "Dist.uniform(low_ns=1, high_ns=2.5).scaled(3)"
+    assert eval(repr(scaled)) == scaled
+
+
+times = st.floats(0, 1e9) | st.integers(0, 10**9)
+dists = st.one_of(
+    times.map(Dist.constant),
+    times.map(Dist.exponential),
+    st.tuples(times, times).map(lambda ends: Dist.uniform(*sorted(ends))),
+    st.tuples(st.floats(1, 1e9), st.floats(0, 3), st.floats(0, 1), times, times).map(
+        lambda n: Dist.lognormal(*n[:3], *sorted(n[3:]))
+    ),
+)
+
+
+@given(dists, st.lists(st.floats(0, 1), min_size=2, max_size=30))
+def test_quantiles_never_decrease(dist, u):
+    found = dist.quantiles(np.sort(np.array(u)))
+    assert (found >= 0).all()
+    assert (found[1:] >= found[:-1]).all()
+
+
+# --- host -----------------------------------------------------------------------------------------------------------
+
+
+def test_base_slice_follows_the_kernel_and_tick_follows_hz():
+    slices = [Host(pcpus=pcpus).base_slice_ns for pcpus in (1, 2, 3, 4, 7, 8, 512)]
+    assert slices == [700_000, 1_400_000, 1_400_000, 2_100_000, 2_100_000, 2_800_000, 2_800_000]
+    assert Host(slice_ns=5).base_slice_ns == 5
+    assert [Host(hz=hz).tick_ns for hz in (100, 250, 300, 1000)] == [10_000_000, 4_000_000, 3_333_333, 1_000_000]
+    assert Host(hz=250, tick_scale=3).tick_ns == 12_000_000
+
+
+def test_every_cost_is_documented_and_its_default_is_in_its_range():
+    for item in dataclasses.fields(Costs):
+        assert set(item.metadata) == {"mark", "range", "doc"}
+        low, high = map(float, item.metadata["range"].split("-"))
+        assert low <= item.default <= high, item.name
+    assert set(dataclasses.asdict(Costs.zero()).values()) == {0}
+
+
+def test_ple_default_is_4096_cycles_at_two_and_a_half_ghz():
+    assert Ple() == Ple(True, int(4096 / 2.5), 2, 0, int((2**32 - 1) / 2.5))
+
+
+# --- workloads ------------------------------------------------------------------------------------------------------
+
+BLOCKED = Block(Dist.constant(US))
+SPACE = "Workload(demo).roles[0].program"
+PROGRAM_ERRORS = [
+    (
+        (WORK, Lock("nmm"), Unlock("nmm")),
+        f'{SPACE}[1].lock: unknown lock "nmm": did you mean "mm"? allowed: mm, inode, heap',
+    ),
+    (
+        (Repeat(2, (Put("item"),)),),
+        f'{SPACE}[0].phases[0].queue: unknown queue "item": did you mean "items"? allowed: items',
+    ),
+    (
+        (Choose((Branch(1, (Barrier("x"),)),)),),
+        f'{SPACE}[0].branches[0].phases[0].barrier: unknown barrier "x": allowed: step',
+    ),
+    ((WORK, Lock("mm")), f'{SPACE}: takes "mm" and does not release it in the same block'),
+    (
+        (WORK, Lock("mm"), Choose((Branch(1, (Unlock("mm"),)),))),
+        f'{SPACE}[2].branches[0].phases[0]: unlocks "mm", but none is the lock that this block took last',
+    ),
+    (
+        (WORK, Repeat(2, (Lock("mm"),)), Unlock("mm")),
+        f'{SPACE}[1].phases: takes "mm" and does not release it in the same block',
+    ),
+    ((WORK, Unlock("mm")), f'{SPACE}[1]: unlocks "mm", but none is the lock that this block took last'),
+    (
+        (WORK, Lock("mm"), Lock("inode"), Unlock("mm"), Unlock("inode")),
+        f'{SPACE}[3]: unlocks "mm", but "inode" is the lock that this block took last',
+    ),
+    ((WORK, Lock("mm"), Lock("mm"), Unlock("mm"), Unlock("mm")), f'{SPACE}[2]: takes "mm", which is already held'),
+    (
+        (Lock("mm"), Repeat(2, (BLOCKED,)), Unlock("mm")),
+        f'{SPACE}[1].phases[0]: block can block, but the spinlock "mm" is held',
+    ),
+    ((WORK, Lock("mm"), Get("items"), Unlock("mm")), f'{SPACE}[2]: get can block, but the spinlock "mm" is held'),
+    ((WORK, Lock("mm"), Put("items"), Unlock("mm")), f'{SPACE}[2]: put can block, but the spinlock "mm" is held'),
+    (
+        (WORK, Lock("mm"), Barrier("step"), Unlock("mm")),
+        f'{SPACE}[2]: barrier can block, but the spinlock "mm" is held',
+    ),
+    (
+        (WORK, Lock("mm"), Lock("heap"), Unlock("heap"), Unlock("mm")),
+        f'{SPACE}[2]: a mutex can block, but the spinlock "mm" is held',
+    ),
+    ((WORK, Lock("heap", irq_off=True), Unlock("heap")), f"{SPACE}[1]: a mutex cannot switch interrupts off"),
+    (
+        (WORK, Lock("mm", irq_off=True), Shootdown(), Unlock("mm")),
+        f'{SPACE}[2]: a shootdown with interrupts off (lock "mm") can deadlock',
+    ),
+    (
+        (Repeat(2, (Choose((Branch(1, (Repeat(2, (WORK,)),)),)),)),),
+        f"{SPACE}[0].phases[0].branches[0].phases[0]: a repeat inside another repeat",
+    ),
+    ((WORK, Put("items")), 'Workload(demo).queues: "items" is put to but never got from, so its users would stop'),
+    ((WORK, Get("items")), 'Workload(demo).queues: "items" is got from but never put to, so its users would stop'),
+    (
+        (
+            WORK,
+            Lock("mm"),
+            Lock("inode"),
+            Unlock("inode"),
+            Unlock("mm"),
+            Lock("inode"),
+            Lock("mm"),
+            Unlock("mm"),
+            Unlock("inode"),
+        ),
+        'Workload(demo): locks "mm" and "inode" are taken in both orders',
+    ),
+    (
+        (WORK, Lock("mm"), Shootdown(), Unlock("mm"), Lock("mm", irq_off=True), Unlock("mm")),
+        f'{SPACE}[4]: waits with interrupts off behind "mm", held across the shootdown at {SPACE}[2]',
+    ),
+    (
+        (
+            *(WORK, Lock("mm"), Shootdown(), Unlock("mm"), Lock("inode"), Lock("mm"), Unlock("mm"), Unlock("inode")),
+            *(Lock("inode", irq_off=True), Unlock("inode")),
+        ),
+        f'{SPACE}[8]: waits with interrupts off behind "mm", held across the shootdown at {SPACE}[2]',
+    ),
+]
+NO_TIME = f"{SPACE}: can run through in no time: every choice of branches needs a Compute or Block"
+TIMELESS = [
+    (Ops(),),
+    (Compute(Dist.constant(0)),),
+    (Compute(Dist.constant(0.4)),),
+    (Shootdown(), Kick(), Lock("mm"), Unlock("mm")),
+    (Choose((Branch(1, (WORK,)), Branch(1))),),
+    (Repeat(5, (Choose((Branch(1, (BLOCKED,)), Branch(0.1, (Ops(),)))),)),),
+]
+
+
+@pytest.mark.parametrize("phases, expected", PROGRAM_ERRORS, ids=[text for _, text in PROGRAM_ERRORS])
+def test_a_faulty_program_is_refused_before_anything_runs(phases, expected):
+    assert message(lambda: workload(*phases)) == expected
+
+
+@pytest.mark.parametrize("phases", TIMELESS)
+def test_a_program_that_can_take_no_time_is_refused(phases):
+    assert message(lambda: workload(*phases)) == NO_TIME
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [
+        (Choose((Branch(1, (WORK,)), Branch(0))),),  # a branch without weight is never taken
+        (Choose((Branch(1, (WORK,)), Branch(1, (BLOCKED,)))),),
+        (Lock("heap"), BLOCKED, Lock("mm"), Unlock("mm"), Unlock("heap")),  # a mutex may be held while blocked
+        (WORK, Lock("mm"), Shootdown(), Unlock("mm"), Lock("inode", irq_off=True), Unlock("inode")),
+        (WORK, Put("items"), Get("items"), Barrier("step"), Kick("next"), Ops(3)),
+        (Repeat(2, (WORK,)), Repeat(3, (Ops(),))),
+    ],
+)
+def test_a_sound_program_is_taken(phases):
+    assert workload(*phases).roles[0].program == phases
+
+
+def test_walk_gives_every_phase_with_its_path():
+    program = (WORK, Repeat(2, (Choose((Branch(1), Branch(1, (Ops(),)))), Kick())))
+    assert [(path, phase.kind) for path, phase in walk(program, "p")] == [
+        ("p[0]", "compute"),
+        ("p[1]", "repeat"),
+        ("p[1].phases[0]", "choose"),
+        ("p[1].phases[0].branches[1].phases[0]", "ops"),
+        ("p[1].phases[1]", "kick"),
+    ]
+
+
+def dealt(shares, vcpus):
+    roles = tuple(Role(f"r{place}", (WORK,), share) for place, share in enumerate(shares))
+    counts = np.bincount(Workload("w", "", roles).deal_roles(vcpus), minlength=len(shares))
+    return counts.tolist()
+
+
+def test_roles_are_dealt_by_largest_remainder_with_one_each():
+    assert dealt((0.5, 0.3, 0.2), 10) == [5, 3, 2]
+    assert dealt((1, 1, 1), 16) == [6, 5, 5]
+    assert dealt((0.1, 0.2, 0.7), 16) == [2, 3, 11]
+    assert dealt((100, 1, 1), 4) == [2, 1, 1]
+    assert dealt((1, 100, 1), 2) == [0, 2, 0]
+    assert dealt((1, 1, 1), 2) == [1, 1, 0]
+    assert Workload("w", "", (Role("a", (WORK,), 1), Role("b", (WORK,), 2))).deal_roles(3) == (0, 1, 1)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=8), st.integers(1, 64))
+def test_dealing_keeps_the_number_and_gives_everybody_one(shares, vcpus):
+    counts = dealt(shares, vcpus)
+    assert sum(counts) == vcpus
+    assert vcpus < len(shares) or min(counts) >= 1
+
+
+def test_a_vm_has_vcpus_for_both_ends_of_its_queues():
+    pipeline = Workload(
+        "pipe", "", (Role("in", (WORK, Put("items"))), Role("out", (WORK, Get("items")))), queues=QUEUES
+    )
+    assert Vm("a", 2, pipeline).roles == (0, 1)
+    expected = "Vm.vcpus = 1: must be 2 or more for workload pipe, one for each role, because its queues join them"
+    assert message(lambda: Vm("a", 1, pipeline)) == expected
+
+
+# --- scaling --------------------------------------------------------------------------------------------------------
+
+
+def rich_scenario():
+    """A scenario that uses every kind of phase and most fields."""
+    stage = (
+        Compute(Dist.exponential(3_000), kernel_share=0.3, bursty=True),
+        Lock("mm", irq_off=True),
+        Compute(TAILED),
+        Unlock("mm"),
+        Choose((Branch(0.25, (Shootdown("busy"), Kick("next"))), Branch(0.75, (Block(Dist.uniform(1, 2.5)),)))),
+        Repeat(3, (Put("items"), Ops(2))),
+    )
+    sink = (Get("items"), Lock("heap"), WORK, Unlock("heap"), Barrier("step"), Ops())
+    pipe = Workload(
+        "pipe",
+        'Stages "in" and "out"\n\twith a µ, a \\ and a \x7f',
+        (Role("in", stage, 0.75), Role("out", sink, 0.25)),
+        (LockSpec("mm", 6, "fifo", 0.5), LockSpec("heap", kind="mutex")),
+        QUEUES,
+        BARRIERS,
+        working_set_kib=4096,
+        burst=Burst(),
+        progress="chunks",
+        rates=Rates(0.3, 15_000, 10_700, 600, 400, 110),
+        marks="A",
+        source="made up",
+    )
+    vms = (
+        Vm("a", 4, pipe, pin=(0, 1, 2, 3), stream=7),
+        Vm("b", 2, workload(), 512, cpus=(0, 2), lock_kind="pvq", ipi_mode="pv", ipi_tracking="off"),
+        Vm("c", 4, pipe, enable_relaxed_boost=False, ipi_window_ns=1, pv_spin_ns=0),
+    )
+    tasks = (
+        HostTask("hog", Dist.constant(5_000_000), cpus=[3, 1, 3]),
+        HostTask("cron", WORK.dist, Dist.exponential(10**7), 2, pin=3),
+    )
+    host = Host(8, 250, costs=Costs(exit_ns=600, rewarm_share=0.1), ple=Ple(grow=1), next_buddy=True, forfeit="none")
+    return Scenario("rich", host, vms, tasks, "All of it.", "test")
+
+
+def flat_times(value, path=""):
+    """Every number of a parameter object that is a time in ns, by path."""
+    if isinstance(value, Dist):
+        return {f"{path}.mean": value.mean_ns}
+    if isinstance(value, Burst):
+        return {f"{path}.mean": value.dist.mean_ns}
+    if isinstance(value, tuple):
+        return {
+            key: time for place, item in enumerate(value) for key, time in flat_times(item, f"{path}[{place}]").items()
+        }
+    if not dataclasses.is_dataclass(value):
+        return {path: value} if "_ns" in path.rsplit(".", 1)[-1] and value is not None else {}
+    derived = {f"{path}.slice": value.base_slice_ns, f"{path}.tick": value.tick_ns} if isinstance(value, Host) else {}
+    names = [item.name for item in dataclasses.fields(value) if item.name != "slice_ns"]
+    return derived | {
+        key: time for name in names for key, time in flat_times(getattr(value, name), f"{path}.{name}").items()
+    }
+
+
+def test_scaled_multiplies_every_time_and_nothing_else():
+    plain = rich_scenario()
+    scaled = plain.scaled(3)
+    before, after = flat_times(plain), flat_times(scaled)
+    assert len(before) == 41 and ".host.costs.rewarm_ns_at_1mib" in before and ".vms[2].ipi_window_ns" in before
+    assert after == pytest.approx({key: 3 * time for key, time in before.items()})
+    assert scaled.vms[0].workload.rates == Rates(0.3, 5_000, 10_700 / 3, 200, 400 / 3, 110 / 3)
+    assert (scaled.host.pcpus, scaled.host.hz, scaled.host.costs.rewarm_share) == (8, 250, 0.1)
+    assert scaled.vms[0].workload.roles[0].program[1:2] == plain.vms[0].workload.roles[0].program[1:2]
+    assert scaled.vms[1].weight == 512 and scaled.vms[0].pin == (0, 1, 2, 3)
+    assert plain.scaled(2).scaled(3) == plain.scaled(6)
+    assert scale_times(plain.host, 1) == dataclasses.replace(plain.host, slice_ns=2_800_000)
+
+
+def test_streams_default_to_the_index():
+    assert rich_scenario().streams == (7, 1, 2)
+    assert rich_scenario().vcpus == 10
+    assert list(rich_scenario().workloads) == ["pipe", "demo"]
+
+
+# --- TOML -----------------------------------------------------------------------------------------------------------
+
+
+def test_toml_is_readable():
+    text = Scenario("two", Host(4), (Vm("a", 2, workload(WORK, Ops())),), (HostTask("hog", WORK.dist),)).to_toml()
+    assert (
+        text
+        == """\
+name = "two"
+
+[host]
+pcpus = 4
+
+[[vm]]
+name = "a"
+vcpus = 2
+workload = "demo"
+
+[[host_task]]
+name = "hog"
+run = { kind = "constant", ns = 1_000 }
+
+[[workload]]
+name = "demo"
+description = ""
+
+[[workload.role]]
+name = "all"
+program = [
+  { kind = "compute", dist = { kind = "constant", ns = 1_000 } },
+  { kind = "ops" },
+]
+
+[[workload.lock]]
+name = "mm"
+
+[[workload.lock]]
+name = "inode"
+
+[[workload.lock]]
+name = "heap"
+kind = "mutex"
+
+[[workload.queue]]
+name = "items"
+capacity = 8
+
+[[workload.barrier]]
+name = "step"
+spin_ns = 5_000
+"""
+    )
+
+
+def test_a_long_array_has_one_item_a_line():
+    made = scenario(Vm("a", 40, workload(), pin=tuple(range(10)) * 4))
+    text = made.to_toml()
+    assert "pin = [\n  0,\n  1,\n" in text and max(map(len, text.splitlines())) <= 100
+    assert Scenario.from_toml_text(text) == made
+
+
+def test_known_workloads_are_written_by_name_only():
+    text = scenario().to_toml(known=[workload()])
+    assert text == 'name = "demo"\n\n[host]\n\n[[vm]]\nname = "a"\nvcpus = 2\nworkload = "demo"\n'
+    assert Scenario.from_toml_text(text, {"demo": workload()}) == scenario()
+    assert "[[workload]]" in scenario().to_toml(known=[workload(WORK, WORK)])
+
+
+@pytest.mark.parametrize("factor", [1, 7])
+def test_a_rich_scenario_survives_a_file(tmp_path, factor):
+    made = rich_scenario() if factor == 1 else rich_scenario().scaled(factor)
+    path = tmp_path / "rich.toml"
+    path.write_text(made.to_toml(), encoding="utf-8")
+    assert Scenario.from_toml(path) == made
+    assert Scenario.from_toml(str(path), {"pipe": workload(name="pipe")}) == made  # the file's own tables win
+
+
+def test_reading_accepts_fields_at_their_default():
+    text = """
+    name = "s"
+    host_task = []
+    [host]
+    hz = 1000
+    costs = { exit_ns = 500, rewarm_share = 0.125 }
+    ple.enabled = true
+    [[vm]]
+    name = "a"
+    vcpus = 2
+    workload = "demo"
+    weight = 1024
+    pin = [0, 1]
+    """
+    assert Scenario.from_toml_text(text, {"demo": workload()}) == Scenario(
+        "s", Host(), (Vm("a", 2, workload(), pin=(0, 1)),)
+    )
+
+
+GOOD = {"name": '"s"', "host": "{ pcpus = 4 }", "vm": '[{ name = "a", vcpus = 2, workload = "demo" }]'}
+TASK = '[{{ name = "t", run = {} }}]'
+LOAD = '[{{ name = "own", description = "", role = [{{ name = "r", program = [{}] }}] }}]'
+KINDS = "constant, exponential, uniform, lognormal"
+CONSTANT = '{ kind = "constant", ns = 5 }'
+TOML_ERRORS = [
+    ({"host": "{ pcpu = 4 }"}, 'unknown key "host.pcpu": did you mean "pcpus"? allowed: pcpus, hz, slice_ns, costs, '),
+    (
+        {"hosts": "1"},
+        'unknown key "hosts": did you mean "host"? allowed: name, host, vm, host_task, description, tag, workload',
+    ),
+    ({"host": "{ costs = { exit = 1 } }"}, 'unknown key "host.costs.exit": did you mean "exit_ns"? allowed: exit_ns, '),
+    ({"host": "{ pcpus = 0 }"}, "host: Host.pcpus = 0: must be 1 to 512"),
+    ({"host": '{ pcpus = "4" }'}, "host.pcpus = '4': must be an integer"),
+    ({"host": "{ pcpus = true }"}, "host.pcpus = True: must be an integer"),
+    ({"host": "{ balance = 1 }"}, "host.balance = 1: must be true or false"),
+    ({"host": "{ forfeit = 6.19 }"}, "host.forfeit = 6.19: must be a string"),
+    ({"host": '{ costs = { rewarm_share = "x" } }'}, "host.costs.rewarm_share = 'x': must be a number"),
+    ({"host": "3"}, "host = 3: must be a table"),
+    ({"host": None}, "host: this key is missing"),
+    ({"vm": '[{ name = "a", vcpus = 2 }]'}, "vm[0].workload: this key is missing"),
+    ({"vm": "3"}, "vm = 3: must be an array"),
+    ({"vm": "[]"}, "Scenario.vms = (): must be at least one Vm"),
+    (
+        {"vm": '[{ name = "a", vcpus = 2, workload = "demoo" }]'},
+        'vm[0].workload: unknown workload "demoo": did you mean "demo"? allowed: demo',
+    ),
+    ({"vm": '[{ name = "a", vcpus = 2, workload = 4 }]'}, "vm[0].workload = 4: must be a string"),
+    (
+        {"vm": '[{ name = "a", vcpus = 2, workload = "demo", pin = [0, 1.5] }]'},
+        "vm[0].pin[1] = 1.5: must be an integer",
+    ),
+    (
+        {"vm": '[{ name = "a", vcpus = 2, workload = "demo", pin = [0, 4] }]'},
+        "Scenario.vms[0].pin = (0, 4): must be 0 to 3 (Host.pcpus = 4)",
+    ),
+    (
+        {"host_task": TASK.format("5")},
+        'host_task[0].run = 5: must be a table with a "kind" of constant, exponential, uniform, lognormal',
+    ),
+    (
+        {"host_task": TASK.format('{ kind = "const" }')},
+        f'host_task[0].run: unknown kind "const": did you mean "constant"? allowed: {KINDS}',
+    ),
+    (
+        {"host_task": TASK.format('{ kind = "constant", mean_ns = 5 }')},
+        'unknown key "host_task[0].run.mean_ns": allowed: ns, unit_ns',
+    ),
+    ({"host_task": TASK.format('{ kind = "constant" }')}, "host_task[0].run.ns: this key is missing"),
+    (
+        {"host_task": TASK.format('{ kind = "constant", ns = -5 }')},
+        "host_task[0].run: Dist.ns = -5: must be 0 to 1e+15",
+    ),
+    ({"host_task": TASK.format('{ kind = "constant", ns = "x" }')}, "host_task[0].run.ns = 'x': must be a number"),
+    (
+        {"host_task": TASK.format('{ kind = "constant", ns = 1, unit_ns = 0.5 }')},
+        "host_task[0].run.unit_ns = 0.5: must be an integer",
+    ),
+    ({"workload": "3"}, "workload = 3: must be an array"),
+    (
+        {"workload": LOAD.format('{ kind = "sleep" }')},
+        'workload[0].role[0].program[0]: unknown kind "sleep": allowed: compute, lock, unlock, shootdown, kick, block, '
+        "barrier, put, get, ops, choose, repeat",
+    ),
+    (
+        {"workload": LOAD.format('{ kind = "ops", n = 1 }')},
+        'unknown key "workload[0].role[0].program[0].n": allowed: count',
+    ),
+    (
+        {"workload": LOAD.format('{ kind = "ops" }')},
+        NO_TIME.replace(SPACE, "workload[0]: Workload(own).roles[0].program"),
+    ),
+    (
+        {"workload": LOAD.format(f'{{ kind = "compute", dist = {CONSTANT} }}, {{ kind = "lock", lock = "mm" }}')},
+        'workload[0]: Workload(own).roles[0].program[1].lock: unknown lock "mm": there are none',
+    ),
+    (
+        {"workload": LOAD.format('{ kind = "repeat", times = 0, phases = [] }')},
+        "workload[0].role[0].program[0]: Repeat.times = 0: must be 1 to 1000000000",
+    ),
+]
+
+
+def toml_of(changes):
+    return "\n".join(f"{key} = {value}" for key, value in (GOOD | changes).items() if value is not None)
+
+
+@pytest.mark.parametrize("changes, expected", TOML_ERRORS, ids=[text for _, text in TOML_ERRORS])
+def test_a_bad_file_is_named_with_key_and_what_is_allowed(changes, expected):
+    found = message(lambda: Scenario.from_toml_text(toml_of(changes), {"demo": workload()}, "my.toml"))
+    assert found.startswith(f"my.toml: {expected}")
+    assert expected.endswith(", ") or found == f"my.toml: {expected}"
+
+
+def test_files_that_are_no_toml_are_named(tmp_path):
+    assert message(lambda: Scenario.from_toml_text("name =", file="my.toml")).startswith("my.toml: not TOML: ")
+    path = tmp_path / "latin.toml"
+    path.write_bytes(b'name = "\xe9"')
+    assert message(lambda: Scenario.from_toml(path)).startswith(f"{path}: not UTF-8: ")
+    with pytest.raises(FileNotFoundError):
+        Scenario.from_toml(tmp_path / "none.toml")
+    one = LOAD.format(f'{{ kind = "compute", dist = {CONSTANT} }}')[1:-1]
+    twice = toml_of({"workload": f"[{one}, {one}]"})
+    assert message(lambda: Scenario.from_toml_text(twice)) == '<text>: workload[1].name: "own" is used twice'
+
+
+# Hypothesis: any scenario the classes accept comes back equal from its TOML.
+
+names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(
+    lambda text: text.isprintable() and text == text.strip()
+)
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+busy = st.floats(1, 1e9).map(Dist.exponential)
+simple = st.one_of(
+    st.builds(Compute, dists, st.floats(0, 1), st.booleans()),
+    st.builds(Block, dists),
+    st.builds(Shootdown, st.sampled_from(("others", "busy", "one"))),
+    st.builds(Kick, st.sampled_from(("random", "next", "prev"))),
+    st.builds(Ops, st.integers(0, 10**9)),
+    st.just(Barrier("step")),
+)
+
+
+def bodies(inner, most=3):
+    return st.lists(inner, min_size=1, max_size=most).map(tuple)
+
+
+choices = st.builds(Choose, bodies(st.builds(Branch, st.floats(0.001, 1e6), st.lists(simple, max_size=2).map(tuple))))
+repeats = st.builds(Repeat, st.integers(1, 10**9), bodies(simple | choices))
+locked = st.builds(lambda dist: (Lock("mm"), Compute(dist), Unlock("mm")), dists)
+programs = st.builds(
+    lambda start, phases, tail: (Compute(start), *phases, *tail), busy, bodies(simple | choices | repeats), locked
+)
+
+
+@st.composite
+def workloads(draw):
+    roles = tuple(
+        Role(f"r{place}", program, draw(st.floats(0.01, 9))) for place, program in enumerate(draw(bodies(programs)))
+    )
+    lock = LockSpec(
+        "mm", draw(st.integers(1, 64)), draw(st.sampled_from(("tas", "fifo", "pvq"))), draw(st.floats(0, 3))
+    )
+    return Workload(
+        draw(names),
+        draw(texts),
+        roles,
+        (lock,),
+        (),
+        (BarrierSpec("step", draw(st.integers(0, 10**9))),),
+        working_set_kib=draw(st.integers(0, 10**6)),
+        burst=draw(st.none() | st.builds(Burst, st.floats(1, 100), st.integers(1, 10**9))),
+        rates=draw(st.none() | st.builds(Rates, st.floats(0, 1), st.floats(0, 1e9))),
+        source=draw(texts),
+    )
+
+
+hosts = st.builds(
+    Host,
+    pcpus=st.integers(4, 512),
+    hz=st.sampled_from((100, 250, 300, 1000)),
+    slice_ns=st.none() | st.integers(1, 10**9),
+    costs=st.builds(Costs, exit_ns=st.integers(0, 10**6), rewarm_share=st.floats(0, 1)),
+    ple=st.builds(Ple, st.booleans(), st.integers(1, 10**6), st.integers(0, 4)),
+    balance=st.booleans(),
+)
+
+
+@st.composite
+def scenarios(draw):
+    load = draw(workloads())
+    vms = []
+    for name in draw(st.lists(names, min_size=1, max_size=3, unique=True)):
+        vcpus = draw(st.integers(1, 8))
+        pin = draw(st.none() | st.lists(st.integers(0, 3), min_size=vcpus, max_size=vcpus).map(tuple))
+        vms.append(Vm(name, vcpus, load, draw(st.integers(2, 262_144)), pin))
+    return Scenario(draw(names), draw(hosts), tuple(vms), description=draw(texts))
+
+
+@given(scenarios(), st.integers(1, 5))
+def test_toml_gives_every_scenario_back(made, factor):
+    assert Scenario.from_toml_text(made.to_toml()) == made
+    scaled = made.scaled(factor)
+    assert Scenario.from_toml_text(scaled.to_toml()) == scaled

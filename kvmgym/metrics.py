@@ -1,4 +1,5 @@
-"""What a run measured, read off a world after `settle`. Times are ns over the measured window unless they say otherwise.
+"""What a run measured, read off a world after `settle`. Times are ns over the measured window unless they say
+otherwise.
 
 State is declared in core/layout.py; here are only sums, rates and quantiles of it.
 """
@@ -108,8 +109,8 @@ class VmMetrics:
 
 @dataclass(frozen=True)
 class Result:
-    """One run. wasted_share: part of the host's time that went into spinning and host work; fairness: Jain's index of the
-    VMs' CPU time by weight (1: equal); events and decisions: of the measured window."""
+    """One run. wasted_share: part of the host's time that went into spinning and host work; fairness: Jain's index of
+    the VMs' CPU time by weight (1: equal); events and decisions: of the measured window."""
 
     scenario: str
     policy: str
@@ -204,7 +205,7 @@ def _locks(blueprint: Blueprint, world: World) -> tuple[LockMetrics, ...]:
     count = int(world.par[0]["locks"])
     names = ("vm", "acquires", "contended", "wait_integral_ns")
     return tuple(
-        LockMetrics(*(int(row[name]) for name in names), wait_sum_ns=int(row["wait_sum_ns"] + begun[k]))
+        LockMetrics(**{name: int(row[name]) for name in names}, wait_sum_ns=int(row["wait_sum_ns"] + begun[k]))
         for k, row in enumerate(world.lock[:count])
     )
 

@@ -66,8 +66,9 @@ def replay(
     """One call of kvm_vcpu_on_spin by vCPU `me`, with `policy` choosing.
 
     flags: of all N vCPUs of the VM. results: what yield_to returns for each vCPU, 1 (success), 0 or -1 (-ESRCH); [N].
-    The spinner's in_spin_loop is set on entry, as in the kernel; on success it and dy_eligible stay as they are, because the
-    yielder is descheduled within the handler. Errors: ValueError naming the argument. Source: virt/kvm/kvm_main.c.
+    The spinner's in_spin_loop is set on entry, as in the kernel; on success it and dy_eligible stay as they are,
+    because the yielder is descheduled within the handler. Errors: ValueError naming the argument. Source:
+    virt/kvm/kvm_main.c.
     """
     n = len(flags)
     check(n >= 1, "flags", n, "one for each vCPU, at least 1")

@@ -6,7 +6,7 @@ makes E of them, one for each seed. The engine never sees a scenario.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -30,10 +30,12 @@ from kvmgym.params import (
     Phase,
     Put,
     Repeat,
+    Role,
     Scenario,
     Shootdown,
     Unlock,
     Vm,
+    Workload,
     walk,
 )
 
@@ -44,12 +46,13 @@ _IPI_MODES = {"x2apic_physical": layout.X2APIC_PHYSICAL, "x2apic_cluster": layou
 _TRACKING = {"off": layout.TRACK_OFF, "v2": layout.TRACK_V2, "v3": layout.TRACK_V3}
 _TARGETS = {"others": layout.TO_OTHERS, "busy": layout.TO_BUSY, "one": layout.TO_ONE}
 _KICKS = {"random": layout.TO_ONE, "next": layout.TO_NEXT, "prev": layout.TO_PREV}
-_FLAGS = ("run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short", "pick_buddy", "next_buddy",
-          "balance")  # fmt: skip
+_FLAGS = ("run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short", "pick_buddy",
+          "next_buddy", "balance")  # fmt: skip
 
 
 def _pack(parts: Sequence[npt.NDArray[Any]], head: int) -> Bytes:
-    """One row: `head` free bytes, first byte and end of each part as int64, then the parts, each on a 64-byte boundary."""
+    """One row: `head` free bytes, first byte and end of each part as int64, then the parts, each on a 64-byte
+    boundary."""
     bounds, end = [], head + 16 * len(parts)
     for part in parts:
         start = -(-end // 64) * 64
@@ -123,11 +126,12 @@ class _Program:
             row = tables.choice(weights, [0] * spec.count) if spec.count > 1 else 0
             self.locks[spec.name] = (first, spec.count, row)
             first += spec.count
-        gates = [spec.name for spec in (*vm.workload.queues, *vm.workload.barriers)]
-        self.gates = {name: place for place, name in enumerate(gates)}
+        gates = [("queue", spec.name) for spec in vm.workload.queues]
+        gates += [("barrier", spec.name) for spec in vm.workload.barriers]
+        self.gates = {gate: place for place, gate in enumerate(gates)}
 
     def role(self, program: tuple[Phase, ...]) -> int:
-        """Enter a program that runs for ever and return its first phase."""
+        """Enter a program that runs for ever; returns a row before it, whose end starts the program."""
         first = len(self.tables.phases)
         chance = len(self.tables.chances)
         entry = self._block(program, layout.NONE)
@@ -137,16 +141,23 @@ class _Program:
         for place in range(chance, len(self.tables.chances)):
             if self.tables.chances[place] == layout.NONE:
                 self.tables.chances[place] = entry
-        return entry
+        return self.tables.phase(layout.PH_OPS, entry)
 
     def _block(self, phases: tuple[Phase, ...], after: int) -> int:
         """Enter phases that are followed by `after`, last first, and return the first."""
-        irq_off = {phase.lock: phase.irq_off for phase in phases if isinstance(phase, Lock)}
-        for phase in reversed(phases):
-            after = self._phase(phase, after, irq_off)
+        held: list[bool] = []  # locks are released in reverse order, so an Unlock undoes the last Lock still held
+        irq_off: list[bool] = []
+        for phase in phases:
+            if isinstance(phase, Lock):
+                held.append(phase.irq_off)
+            irq_off.append(isinstance(phase, Lock | Unlock) and held[-1])
+            if isinstance(phase, Unlock):
+                held.pop()
+        for phase, off in zip(reversed(phases), reversed(irq_off), strict=True):
+            after = self._phase(phase, after, off)
         return after
 
-    def _phase(self, phase: Phase, after: int, irq_off: Mapping[str, bool]) -> int:
+    def _phase(self, phase: Phase, after: int, irq_off: bool) -> int:
         enter, dist = self.tables.phase, self.tables.dist
         match phase:
             case Compute():
@@ -157,7 +168,7 @@ class _Program:
             case Lock() | Unlock():
                 kind = layout.PH_LOCK if isinstance(phase, Lock) else layout.PH_UNLOCK
                 a, b, c = self.locks[phase.lock]
-                return enter(kind, after, a=a, b=b, c=c, option=int(irq_off[phase.lock]))
+                return enter(kind, after, a=a, b=b, c=c, option=int(irq_off))
             case Shootdown():
                 return enter(layout.PH_SHOOTDOWN, after, a=_TARGETS[phase.targets])
             case Kick():
@@ -165,11 +176,11 @@ class _Program:
             case Block():
                 return enter(layout.PH_BLOCK, after, dist=dist(phase.dist))
             case Barrier():
-                return enter(layout.PH_BARRIER, after, a=self.gates[phase.barrier])
+                return enter(layout.PH_BARRIER, after, a=self.gates["barrier", phase.barrier])
             case Put():
-                return enter(layout.PH_PUT, after, a=self.gates[phase.queue])
+                return enter(layout.PH_PUT, after, a=self.gates["queue", phase.queue])
             case Get():
-                return enter(layout.PH_GET, after, a=self.gates[phase.queue])
+                return enter(layout.PH_GET, after, a=self.gates["queue", phase.queue])
             case Ops():
                 return enter(layout.PH_OPS, after, a=phase.count)
             case Choose():
@@ -188,8 +199,6 @@ class _Program:
 
 def _host_task_vm(task: HostTask) -> Vm:
     """A host task as a VM of one vCPU; the engine puts it into the root queue."""
-    from kvmgym.params import Role, Workload
-
     program: tuple[Phase, ...] = (Compute(task.run), Ops(1))
     if task.sleep is not None:
         program += (Block(task.sleep),)
@@ -274,8 +283,9 @@ class Blueprint:
         for name in _FLAGS:
             par[name] = int(getattr(host, name))
         values: dict[str, int] = {
-            "pcpus": self.pcpus, "vcpus": self.vcpus, "vms": len(self.vms), "locks": locks, "leaves": leaves, "trace_cap": self.trace_rows,
-            "pend_words": pend_words, "affin_words": affin_words, "tick_ns": host.tick_ns, "slice_ns": host.base_slice_ns,
+            "pcpus": self.pcpus, "vcpus": self.vcpus, "vms": len(self.vms), "locks": locks, "leaves": leaves,
+            "trace_cap": self.trace_rows, "pend_words": pend_words, "affin_words": affin_words,
+            "tick_ns": host.tick_ns, "unit_ns": host.tick_scale, "slice_ns": host.base_slice_ns,
             "rewarm_q16": round(costs.rewarm_share * 65536), "ple": int(ple.enabled), "ple_window_ns": ple.window_ns,
             "ple_max_ns": ple.max_ns, "ple_grow": ple.grow, "ple_shrink": ple.shrink, "llc_pcpus": host.llc_pcpus,
             "balance_interval_ns": host.balance_interval_ns, "migration_cost_ns": host.migration_cost_ns,
@@ -290,19 +300,21 @@ class Blueprint:
         records, vcpus = np.zeros(len(self.vms), layout.VM), np.zeros(self.vcpus, layout.VCPU)
         locks: list[tuple[int, int]] = []
         gates: list[tuple[int, int]] = []
-        programs: dict[str, list[int]] = {}
+        programs: dict[Workload, list[int]] = {}
         for g, vm in enumerate(self.vms):
             work, costs = vm.workload, self.scenario.host.costs
             burst = work.burst
             factor = burst.factor if burst else 1.0
             values: dict[str, float] = {
-                "first": self.firsts[g], "vcpus": vm.vcpus, "shares": vm.weight, "locks": len(locks), "gates": len(gates),
+                "first": self.firsts[g], "vcpus": vm.vcpus, "shares": vm.weight, "locks": len(locks),
+                "gates": len(gates),
                 "ipi_mode": _IPI_MODES[vm.ipi_mode], "ipi_tracking": _TRACKING[vm.ipi_tracking],
                 "enable_relaxed_boost": int(vm.enable_relaxed_boost), "yield_to_kernel_mode": 1,
                 "is_task": int(g >= len(self.scenario.vms)), "bursty": int(burst is not None),
                 "ipi_window_ns": vm.ipi_window_ns, "pv_spin_ns": vm.pv_spin_ns,
                 "rewarm_ns": round(costs.rewarm_ns_at_1mib * (work.working_set_kib / 1024) ** 2),
-                "burst_hi_q16": round(65536 * (1 + factor) / (2 * factor)), "burst_lo_q16": round(65536 * (1 + factor) / 2),
+                "burst_hi_q16": round(65536 * (1 + factor) / (2 * factor)),
+                "burst_lo_q16": round(65536 * (1 + factor) / 2),
                 "burst_dist": tables.dist(burst.dist) if burst else 0,
             }  # fmt: skip
             for name, value in values.items():
@@ -313,12 +325,12 @@ class Blueprint:
                 locks += [(g, kind)] * spec.count
             gates += [(queue.capacity, 0) for queue in work.queues]
             gates += [(self._parties(vm, barrier.name), barrier.spin_ns) for barrier in work.barriers]
-            if work.name not in programs:
+            if work not in programs:
                 program = _Program(tables, vm)
-                programs[work.name] = [program.role(role.program) for role in work.roles]
+                programs[work] = [program.role(role.program) for role in work.roles]
             mine = vcpus[self.firsts[g] : self.firsts[g + 1]]
             mine["vm"], mine["idx"] = g, np.arange(vm.vcpus)
-            mine["role_start"] = [programs[work.name][role] for role in vm.roles]
+            mine["role_start"] = [programs[work][role] for role in vm.roles]
         lock_records, gate_records = (
             np.zeros(max(len(locks), 1), layout.LOCK),
             np.zeros(max(len(gates), 1), layout.GATE),

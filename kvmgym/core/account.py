@@ -25,8 +25,8 @@ from kvmgym.core.layout import (
 # Kinds of trace rows. The argument is in brackets.
 (TR_RUN, TR_PREEMPT, TR_BLOCK, TR_WAKE, TR_PLE, TR_YIELD, TR_LOCK, TR_WAIT, TR_UNLOCK, TR_SEND, TR_IRQ, TR_ACK, TR_OPS,
  TR_TICK, TR_MIGRATE, TR_NO_TARGET) = (np.int64(code) for code in range(16))  # fmt: skip
-TRACE_NAMES = ("run", "preempt", "block", "wake", "PLE", "yield_to", "lock", "wait", "unlock", "send", "irq", "ack", "ops",
-               "tick", "migrate", "no target")  # fmt: skip
+TRACE_NAMES = ("run", "preempt", "block", "wake", "PLE", "yield_to", "lock", "wait", "unlock", "send", "irq", "ack",
+               "ops", "tick", "migrate", "no target")  # fmt: skip
 
 
 @jit

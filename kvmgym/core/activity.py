@@ -132,7 +132,7 @@ def release(w, v, now):
         w.host[0].events += 1
         return
     vcpu.act = ACT_COMPUTE
-    vcpu.t_end_ns = 0
+    vcpu.t_end_ns = vcpu.irq_end_ns if vcpu.in_irq else 0
     if vcpu.state == BLOCKED:
         wake(w, v, now)
 

@@ -17,6 +17,7 @@ from kvmgym.core.layout import (
     AT_DEADLOCK,
     AT_DECISION,
     AT_TIME,
+    GOING_ON,
     INF,
     NO,
     NONE,
@@ -59,16 +60,17 @@ def boot(w, random_phases):
 
 @jit
 def _random_phase(w, p):
-    """Draw the tick offset of a pCPU and what is left of the first slices in its queues from its first vCPU's stream."""
+    """Draw the tick offset of a pCPU and what is left of the first slices in its queues from its first vCPU's
+    stream."""
     k = w.rq[p].head
     if k == NONE:
         return
     first = k if w.se[k].my_rq == NONE else w.rq[w.se[k].my_rq].head
     owner = w.vcpu[first]
-    w.pcpu[p].tick_offset_ns = rng.below(owner, w.par[0].tick_ns)
+    w.pcpu[p].tick_offset_ns = rng.part_of(w, owner, w.par[0].tick_ns)
     while k != NONE:
         se = w.se[k]
-        left = 1 + rng.below(owner, se.slice_ns)
+        left = w.par[0].unit_ns + rng.part_of(w, owner, se.slice_ns)
         se.deadline_ns = se.vruntime_ns + eevdf.fair(left, se.weight)
         if se.my_rq != NONE:
             i = w.rq[se.my_rq].head
@@ -82,29 +84,38 @@ def _random_phase(w, p):
 def advance(w, until_ns, policy, stop):
     """Run the world to `until_ns`. With `stop`, return AT_DECISION at each attempt of a spin exit (answer it with
     `answer`); else ask `policy`. Returns AT_TIME, AT_DECISION or AT_DEADLOCK."""
-    host, ask = w.host[0], w.ask[0]
     while True:
-        if ask.open:
-            if stop:
-                return AT_DECISION
-            vm = w.vm[ask.vm]
-            answer(w, policy(vm, span(w.vcpu, vm.first, vm.vcpus), ask.me, ask))
-            continue
-        if host.resched_head != NONE:
-            _reschedule(w, sched.next_resched(w), host.now_ns)
-            continue
-        if host.deadlock_vm != NONE:
-            return AT_DEADLOCK
-        leaf = events.first(w)
-        now = w.tree_ns[leaf]
-        if now > until_ns:
-            host.now_ns = until_ns
-            return AT_TIME
-        host.now_ns = now
-        if leaf < w.par[0].pcpus:
-            _pcpu_event(w, leaf, now)
-        else:
-            guest.timer_fired(w, np.int64(w.by_leaf[leaf - w.par[0].pcpus]), now)
+        status = step(w, until_ns, policy, stop)
+        if status != GOING_ON:
+            return status
+
+
+@jit
+def step(w, until_ns, policy, stop):
+    """One thing: an attempt of the open spin exit, else a pCPU that must pick anew, else the next event."""
+    host, ask = w.host[0], w.ask[0]
+    if ask.open:
+        if stop:
+            return AT_DECISION
+        vm = w.vm[ask.vm]
+        answer(w, policy(vm, span(w.vcpu, vm.first, vm.vcpus), ask.me, ask))
+        return GOING_ON
+    if host.resched_head != NONE:
+        _reschedule(w, sched.next_resched(w), host.now_ns)
+        return GOING_ON
+    if host.deadlock_vm != NONE:
+        return AT_DEADLOCK
+    leaf = events.first(w)
+    now = w.tree_ns[leaf]
+    if now > until_ns:
+        host.now_ns = until_ns
+        return AT_TIME
+    host.now_ns = now
+    if leaf < w.par[0].pcpus:
+        _pcpu_event(w, leaf, now)
+    else:
+        guest.timer_fired(w, np.int64(w.by_leaf[leaf - w.par[0].pcpus]), now)
+    return GOING_ON
 
 
 @jit
@@ -259,7 +270,7 @@ def _switch_in(w, p, v, was_idle, now):
         since = vcpu.last_ran_ns
         if w.se[v].parent != NONE:
             since = w.se[w.se[v].parent].last_ran_ns
-        away = ((now - since) * par.rewarm_q16) >> 16
+        away = ((((now - since) // par.unit_ns) * par.rewarm_q16) >> 16) * par.unit_ns
         vcpu.rewarm_debt_ns = max(vcpu.rewarm_debt_ns, min(vm.rewarm_ns, away))
     pcpu.last_vm = vcpu.vm
     pcpu.switches += 1

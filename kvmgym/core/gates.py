@@ -1,7 +1,7 @@
 """Queues between pipeline stages, and barriers.
 
-A vCPU whose queue is empty or full halts (its guest has nothing else to run); whoever makes room or adds an item wakes one,
-with a reschedule IPI. A barrier's waiters spin in user mode, then halt; the last to arrive releases all.
+A vCPU whose queue is empty or full halts (its guest has nothing else to run); whoever makes room or adds an item wakes
+one, with a reschedule IPI. A barrier's waiters spin in user mode, then halt; the last to arrive releases all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The guest program: a table of phases that each vCPU walks through, from its role's first phase, for ever.
 
-A phase either takes time (then this returns and the engine comes back at its end) or is done at once and the next follows.
-Left out: a guest scheduler. A vCPU runs one task; blocked, it halts.
+A phase either takes time (then this returns and the engine comes back at its end) or is done at once and the next
+follows. Left out: a guest scheduler. A vCPU runs one task; blocked, it halts.
 """
 
 from __future__ import annotations

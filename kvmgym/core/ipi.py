@@ -51,8 +51,8 @@ def _others(w, vm, v):
 
 @jit
 def begin_send(w, v, targets, vector, now):
-    """Begin to send an IPI to `targets` (TO_*). False when nobody is to receive it. A synchronous one (VECTOR_CALL) awaits
-    an acknowledgement from each."""
+    """Begin to send an IPI to `targets` (TO_*). False when nobody is to receive it. A synchronous one (VECTOR_CALL)
+    awaits an acknowledgement from each."""
     vcpu = w.vcpu[v]
     vm = w.vm[vcpu.vm]
     n, me, words = vm.vcpus, vcpu.idx, w.par[0].pend_words

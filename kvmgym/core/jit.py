@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -50,17 +51,31 @@ def _writable(folder: Path) -> Path:
 
 
 CACHE_DIR = _writable(_cache_root() / _digest())
+_KEPT = 4  # cache folders of other versions that stay
+
+
+def _prune() -> None:
+    """Remove the cache folders of versions that were not used lately."""
+    CACHE_DIR.touch()
+    others = [folder for folder in CACHE_DIR.parent.iterdir() if folder.is_dir() and folder != CACHE_DIR]
+    for folder in sorted(others, key=lambda folder: folder.stat().st_mtime)[:-_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+with suppress(OSError):
+    _prune()
 
 
 @contextmanager
 def cached_in_own_folder() -> Iterator[None]:
     """While it is open, numba caches what is being defined in CACHE_DIR; users' own settings are kept otherwise."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(CACHE_DIR)
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(CACHE_DIR)
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 def jit(function: Function) -> Function:
@@ -68,6 +83,12 @@ def jit(function: Function) -> Function:
     with cached_in_own_folder():
         compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return cast(Function, compiled)
+
+
+def disabled() -> bool:
+    """True under NUMBA_DISABLE_JIT=1: everything runs as plain Python."""
+    config: Any = numba.config
+    return bool(config.DISABLE_JIT)
 
 
 def is_compiled() -> bool:

@@ -42,7 +42,8 @@ def on_preempt(vcpu, vm, now):
 def grow_window(vcpu, par):
     """grow_ple_window, before the scan of each pause-loop exit."""
     if par.ple_grow > 1:
-        vcpu.ple_window_ns = min(vcpu.ple_window_ns * par.ple_grow, par.ple_max_ns)
+        fits = vcpu.ple_window_ns <= par.ple_max_ns // par.ple_grow
+        vcpu.ple_window_ns = vcpu.ple_window_ns * par.ple_grow if fits else par.ple_max_ns
 
 
 @jit
@@ -60,9 +61,9 @@ def track_send(vm, vcpus, me, receiver, vector, now):
 
 @jit
 def track_eoi(vm, vcpus, me, vector, now):
-    """An end of interrupt on `me`. v2: any one clears the whole slot of `me`, and the remembered sender's pending mark if it
-    still points here within the window. v3: only an EOI of the vector that was sent clears, and only that sender's mark
-    and the link to it (an inference: what v3 leaves of the receiver's own slot was not public)."""
+    """An end of interrupt on `me`. v2: any one clears the whole slot of `me`, and the remembered sender's pending mark
+    if it still points here within the window. v3: only an EOI of the vector that was sent clears, and only that
+    sender's mark and the link to it (an inference: what v3 leaves of the receiver's own slot was not public)."""
     if vm.ipi_tracking == TRACK_OFF:
         return
     vcpu = vcpus[me]

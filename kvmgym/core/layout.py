@@ -1,8 +1,8 @@
 """The world as data: every record, every field, its unit and its writer. One buffer of bytes a world.
 
 A world is two rows of bytes: `state` (changes as time passes; a snapshot is a copy of it) and `static` (the scenario's
-tables, shared by all worlds of the scenario). core/memory.py lays the record arrays below over the two rows. The same arrays
-serve compiled and interpreted code, the documentation and the trace columns.
+tables, shared by all worlds of the scenario). core/memory.py lays the record arrays below over the two rows. The same
+arrays serve compiled and interpreted code, the documentation and the trace columns.
 
 Indices: P pCPUs, G VMs (host tasks count as VMs of one vCPU each, marked is_task), V vCPUs of all VMs, L locks,
 N leaves of the event tree (a power of two, at least P + V). A scheduling entity is a vCPU (0 .. V-1) or the group of
@@ -11,16 +11,18 @@ a VM on a pCPU (V + g*P + p). A run queue is a pCPU's root (0 .. P-1) or a group
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
-def _codes(first: int, n: int) -> tuple[np.int64, ...]:
+def _codes(first: int, n: int) -> tuple[Any, ...]:
     """Consecutive codes. They are numpy integers because numba compiles a function anew for each literal argument."""
     return tuple(np.int64(code) for code in range(first, first + n))
 
 
-INF = np.int64(1 << 62)  # "never", in ns
-NONE = np.int64(-1)  # no vCPU, entity, queue or lock
+INF: Any = np.int64(1 << 62)  # "never", in ns
+NONE: Any = np.int64(-1)  # no vCPU, entity, queue or lock
 NO, YES = _codes(0, 2)
 
 # vCPU states as the host sees them
@@ -30,8 +32,8 @@ ACT_COMPUTE, ACT_SEND, ACT_SPIN_LOCK, ACT_SPIN_ACK, ACT_SPIN_BARRIER, ACT_HALT =
 # lock kinds
 TAS, FIFO, PVQ, MUTEX = _codes(0, 4)
 # phase kinds of a guest program
-(PH_COMPUTE, PH_LOCK, PH_UNLOCK, PH_SHOOTDOWN, PH_KICK, PH_BLOCK, PH_BARRIER, PH_PUT, PH_GET, PH_OPS, PH_CHOOSE, PH_REPEAT,
- PH_AGAIN) = _codes(0, 13)  # fmt: skip
+(PH_COMPUTE, PH_LOCK, PH_UNLOCK, PH_SHOOTDOWN, PH_KICK, PH_BLOCK, PH_BARRIER, PH_PUT, PH_GET, PH_OPS, PH_CHOOSE,
+ PH_REPEAT, PH_AGAIN) = _codes(0, 13)  # fmt: skip
 # targets of a shootdown or a kick
 TO_OTHERS, TO_BUSY, TO_ONE, TO_NEXT, TO_PREV = _codes(0, 5)
 # how a guest sends an IPI to several vCPUs
@@ -44,8 +46,8 @@ VECTOR_CALL, VECTOR_RESCHED, VECTOR_TIMER = _codes(1, 3)
 FORFEIT_NONE, FORFEIT_PRE_6_19, FORFEIT_6_19 = _codes(0, 3)
 # results of yield_to
 YIELD_ESRCH, YIELD_FREE, YIELD_OK = _codes(-1, 3)
-# why engine.advance returned
-AT_TIME, AT_DECISION, AT_DEADLOCK = _codes(0, 3)
+# why engine.advance returned; GOING_ON is step's alone
+AT_TIME, AT_DECISION, AT_DEADLOCK, GOING_ON = _codes(0, 4)
 # latency histograms of a VM: 4 linear steps an octave, from 1 ns to 2^37 ns
 HIST_IPI, HIST_LOCK, HIST_SHOOTDOWN = _codes(0, 3)
 HISTS, HIST_OCTAVES, HIST_STEPS = 3, 36, 4
@@ -54,7 +56,7 @@ HIST_BINS = HIST_OCTAVES * HIST_STEPS
 Field = tuple[str, str, str]
 
 
-def record(fields: list[Field]) -> np.dtype[np.record]:
+def record(fields: list[Field]) -> np.dtype[Any]:
     """The aligned record dtype of a field table."""
     plain = np.dtype([(name, kind) for name, kind, _ in fields], align=True)
     return np.dtype((np.record, plain))
@@ -72,6 +74,7 @@ PARAM_FIELDS: list[Field] = [
     ("affin_words", "i8", "32-bit words in a vCPU's row of allowed pCPUs; build"),
     ("tick_ns", "i8", "period of the scheduler tick [ns]; build"),
     ("slice_ns", "i8", "base slice [ns]; build"),
+    ("unit_ns", "i8", "what every time is a multiple of in a scaled scenario, else 1 [ns]; build"),
     ("exit_ns", "i8", "VM exit and entry [ns]; build"),
     ("ple_exit_ns", "i8", "pause-loop exit that finds no target [ns]; build"),
     ("scan_ns", "i8", "the same, for each other vCPU of the VM [ns]; build"),
@@ -277,7 +280,7 @@ VCPU_FIELDS: list[Field] = [
     ("irq_off", "i4", "depth of interrupt-disabling locks; guest"),
     ("holds", "i4", "spin locks held; guest"),
     ("pc", "i4", "phase of its program; guest"),
-    ("role_start", "i4", "first phase of its program; build"),
+    ("role_start", "i4", "row before its program, whose end starts it; build"),
     ("loop_left", "i4", "passes left of the Repeat it is in; guest"),
     ("wait_lock", "i8", "lock that it waits for, or NONE; guest"),
     ("held_lock", "i8", "lock taken last within a group of several, for its Unlock; guest"),

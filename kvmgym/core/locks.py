@@ -1,7 +1,7 @@
 """Guest locks: unfair test-and-set, FIFO (ticket or queued), pvqspinlock (spin, halt, be kicked), and a user mutex.
 
-The kind decides what preemption does: a tas lock passes over waiters that do not run, a FIFO lock waits for the one whose
-turn it is. pvqspinlock's lock stealing is left out: its queue is strict here.
+The kind decides what preemption does: a tas lock passes over waiters that do not run, a FIFO lock waits for the one
+whose turn it is. pvqspinlock's lock stealing is left out: its queue is strict here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How code reaches a world's records: `carve` makes a World of two rows of bytes, `w.vcpu[i].state` reads a field.
 
 In plain Python a World is a NamedTuple of numpy record arrays. Compiled, handing some twenty arrays from function to
-function costs seven machine words each and most of the compile time (measured: 160 s and 0.7 M events/s, against 20 s and
-more than ten times that). So a compiled World is one pointer to a table of pointers, which `carve` fills at the head of
-the state row, and `w.part[i]` is a load and an addition. There are no bounds checks either way of compiling; the
-invariants of core/check.py and the interpreted runs of the tests are what guards the indices.
+function costs seven machine words each and most of the compile time (measured: 160 s and 0.7 M events/s, against 20 s
+and more than ten times that). So a compiled World is one pointer to a table of pointers, which `carve` fills at the
+head of the state row, and `w.part[i]` is a load and an addition. There are no bounds checks either way of compiling;
+the invariants of core/check.py and the interpreted runs of the tests are what guards the indices.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, inf
 from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import make_array, populate_array
 
+from kvmgym.core.jit import disabled
 from kvmgym.core.layout import STATE_PARTS, STATIC_PARTS
 
 PARTS = (*STATE_PARTS, *STATIC_PARTS)
@@ -90,7 +91,7 @@ PLACES = {name: place for place, (name, _) in enumerate(PARTS)}
 class _Parts(AttributeTemplate):  # type: ignore[misc]
     key = WorldType
 
-    def generic_resolve(self, _world: Any, name: str) -> Any:
+    def generic_resolve(self, _world: Any, name: str) -> Any:  # type: ignore[override]
         return VECTORS.get(name)
 
 
@@ -179,5 +180,5 @@ def _span_plain(part: Any, first: int, n: int) -> Any:
     return part[first : first + n]
 
 
-carve: Any = view if numba.config.DISABLE_JIT else _carve_compiled
-span: Any = _span_plain if numba.config.DISABLE_JIT else _span_compiled
+carve: Any = view if disabled() else _carve_compiled
+span: Any = _span_plain if disabled() else _span_compiled

@@ -16,7 +16,7 @@ from kvmgym.core.jit import jit
 STEPS = 256  # steps a level; a table has 2 * STEPS + 2 rows
 _GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
-_MASK24, _HALF24 = (1 << 24) - 1, 1 << 23
+_MASK24, _HALF24, _WIDE = (1 << 24) - 1, 1 << 23, 1 << 38
 
 
 @jit
@@ -42,6 +42,13 @@ def below(owner, n):
 
 
 @jit
+def part_of(w, owner, span_ns):
+    """A uniform part of a span [ns] in [0, span), in steps of 2^-20 and whole time units."""
+    unit = w.par[0].unit_ns
+    return ((next32(owner) >> 12) * (span_ns // unit) >> 20) * unit
+
+
+@jit
 def draw(w, owner, dist):
     """A duration [ns] from distribution `dist`; a constant uses no random number."""
     d = w.dist[dist]
@@ -55,7 +62,10 @@ def draw(w, owner, dist):
         row = d.first + STEPS + 1 + (u >> 24)
         rest = u & _MASK24
     low = w.quant[row]
-    return (low + (((w.quant[row + 1] - low) * rest + _HALF24) >> 24)) * d.unit_ns
+    step = w.quant[row + 1] - low
+    if step >= _WIDE:  # the product would not fit: give up the lower bits
+        return (low + (step >> 24) * rest) * d.unit_ns
+    return (low + ((step * rest + _HALF24) >> 24)) * d.unit_ns
 
 
 @jit

@@ -1,8 +1,8 @@
 """The policies: who is tried at each attempt of a directed yield. POLICIES is the one table.
 
-A policy is a function `policy(vm, vcpus, me, ask) -> index`: `vm` is a VM record, `vcpus` the VM's VCPU records, `me` the
-spinner's index among them, `ask` the ASK record of this spin exit (kvmgym.core.layout has every field). It returns the
-index to try, or NONE (-1) to let the spinner go on. It may write to nothing but `ask` and, as the kernel does,
+A policy is a function `policy(vm, vcpus, me, ask) -> index`: `vm` is a VM record, `vcpus` the VM's VCPU records, `me`
+the spinner's index among them, `ask` the ASK record of this spin exit (kvmgym.core.layout has every field). It returns
+the index to try, or NONE (-1) to let the spinner go on. It may write to nothing but `ask` and, as the kernel does,
 `dy_eligible`. Plain Python or `@numba.njit`; both are compiled to one signature.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numba
 from numba import types
 
-from kvmgym.core.jit import cached_in_own_folder
+from kvmgym.core.jit import cached_in_own_folder, disabled
 from kvmgym.core.layout import ASK, VCPU, VM
 from kvmgym.params.errors import lookup
 from kvmgym.policies import kernel, simple
@@ -44,7 +44,8 @@ class _Address(types.WrapperAddressProtocol):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Policy:
-    """A named policy. year and source: where it comes from; sees: what it reads; privileged: more than a host can see."""
+    """A named policy. year and source: where it comes from; sees: what it reads; privileged: more than a host can
+    see."""
 
     name: str
     function: PolicyFunction
@@ -58,7 +59,7 @@ class Policy:
     def engine_function(self) -> Any:
         """What the engine calls: compiled to SIGNATURE, or the plain function under NUMBA_DISABLE_JIT=1."""
         plain: Any = getattr(self.function, "py_func", self.function)
-        if numba.config.DISABLE_JIT:
+        if disabled():
             return plain
         with cached_in_own_folder():
             try:
@@ -113,10 +114,8 @@ BY_NAME: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy
 
 def custom(function: PolicyFunction, name: str | None = None) -> Policy:
     """A user's own function as a Policy; its name is the function's unless given."""
-    plain = getattr(function, "py_func", function)
-    return Policy(
-        name or getattr(plain, "__name__", "custom"), function, "-", "user", "what it reads", plain.__doc__ or ""
-    )
+    plain: Any = getattr(function, "py_func", function)
+    return Policy(name or str(plain.__name__), function, "-", "user", "what it reads", plain.__doc__ or "")
 
 
 def as_policy(policy: str | Policy | PolicyFunction) -> Policy:

@@ -13,8 +13,8 @@ from kvmgym.core.layout import NONE
 
 @jit
 def eligible_for_directed_yield(candidate):
-    """kvm_vcpu_eligible_for_directed_yield: true out of a spin loop, or when dy_eligible; a check of a spinner inverts its
-    dy_eligible, whatever the answer."""
+    """kvm_vcpu_eligible_for_directed_yield: true out of a spin loop, or when dy_eligible; a check of a spinner inverts
+    its dy_eligible, whatever the answer."""
     answer = candidate.in_spin_loop == 0 or candidate.dy_eligible == 1
     if candidate.in_spin_loop:
         candidate.dy_eligible ^= 1
@@ -136,8 +136,8 @@ def relaxed_scan(vcpus, me, ask):
 
 @jit
 def relaxed(vm, vcpus, me, ask):
-    """The series: the strict round, then the relaxed one when nothing was yielded to. `start` is read again; the tries go
-    on, so that three -ESRCH in round 1 leave round 2 without a limit."""
+    """The series: the strict round, then the relaxed one when nothing was yielded to. `start` is read again; the tries
+    go on, so that three -ESRCH in round 1 leave round 2 without a limit."""
     if ask.scan_round == 1:
         index = strict(vm, vcpus, me, ask)
         if index != NONE or not vm.enable_relaxed_boost:

@@ -1,0 +1,189 @@
+"""Policies × scenarios × seeds: run what is missing, keep what is done, sum up the gain over a baseline.
+
+Each finished run is one line of `runs.jsonl`, written as it ends and keyed by everything that decides its result, so an
+interrupted comparison goes on where it stopped and an edited scenario or engine never mixes with old results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kvmgym.core.jit import CACHE_DIR
+from kvmgym.params import Scenario
+from kvmgym.policies import Policy
+from kvmgym.simulate import simulate
+from kvmgym.stats import Interval, interval, paired_gain
+from kvmgym.world import Blueprint
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of a comparison before it is run."""
+
+    scenario: Scenario
+    policy: Policy
+    seed: int
+    duration_ns: int
+    warmup_ns: int
+
+    @property
+    def key(self) -> str:
+        """A digest of what decides the result: scenario, policy and its code, seed, times, engine."""
+        plain: Any = getattr(self.policy.function, "py_func", self.policy.function)
+        code = plain.__code__.co_code.hex() + repr(plain.__code__.co_consts)
+        parts = (self.scenario.to_toml(), self.policy.name, code, self.seed, self.duration_ns, self.warmup_ns)
+        return hashlib.sha256(repr((CACHE_DIR.name, *parts)).encode()).hexdigest()[:24]
+
+
+@dataclass
+class Store:
+    """Finished runs, in a folder. `problem` is set when a line could not be written; the runs stay in memory."""
+
+    folder: Path
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problem: str | None = None
+
+    def open(self) -> None:
+        """Make the folder and read what is there. OSError when it cannot be written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8"):
+            pass
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+                self.found[row["key"]] = row
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of an interrupted run
+
+    @property
+    def path(self) -> Path:
+        """Where the runs are, one JSON object a line."""
+        return self.folder / "runs.jsonl"
+
+    def add(self, key: str, row: dict[str, Any]) -> None:
+        """Keep a finished run: one write, flushed to the disk."""
+        self.found[key] = {"key": key, **row}
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(self.found[key]) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            self.problem = f"{self.path}: {error.strerror or error}"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def summarise(run: Run) -> dict[str, Any]:
+    """Simulate one cell and keep what the tables need."""
+    result = simulate(
+        Blueprint(run.scenario), run.policy, seed=run.seed, duration_ns=run.duration_ns, warmup_ns=run.warmup_ns
+    )
+    seconds = run.duration_ns / 1e9
+    return {
+        "scenario": run.scenario.name,
+        "policy": run.policy.name,
+        "seed": run.seed,
+        "duration_ns": run.duration_ns,
+        "warmup_ns": run.warmup_ns,
+        "ops_per_s": result.ops_per_s,
+        "vm_ops_per_s": [vm.ops_per_s for vm in result.vms],
+        "wasted_share": result.wasted_share,
+        "fairness": result.fairness,
+        "ple_exits_per_s": sum(vm.ple_exits for vm in result.vms) / seconds,
+        "yields_ok_per_s": sum(vm.yields_ok + vm.relaxed_ok for vm in result.vms) / seconds,
+        "yields_attempted_per_s": sum(vm.yields_attempted + vm.relaxed_attempted for vm in result.vms) / seconds,
+        "lock_wait_p99_ns": max((vm.lock_wait.p99_ns or 0.0 for vm in result.vms), default=0.0),
+        "ipi_latency_p99_ns": max((vm.ipi_latency.p99_ns or 0.0 for vm in result.vms), default=0.0),
+        "events": result.events,
+        "decisions": result.decisions,
+    }
+
+
+def run_all(
+    runs: Sequence[Run], store: Store, threads: int, tell: Callable[[int], None] = lambda done: None
+) -> list[dict[str, Any]]:
+    """Run what the store lacks on `threads` threads; tell(number done) after each. Results come in the order of `runs`.
+
+    KeyboardInterrupt stops new runs, waits for those under way to be kept, and is raised again.
+    """
+    missing = [run for run in runs if run.key not in store.found]
+    done = len(runs) - len(missing)
+    tell(done)
+    for run in missing:
+        run.policy.engine_function  # noqa: B018  compiled here once, not in each thread
+    with ThreadPoolExecutor(threads) as pool:
+        pending: dict[Future[dict[str, Any]], Run] = {pool.submit(summarise, run): run for run in missing}
+        try:
+            while pending:
+                finished, _ = wait(pending, return_when=FIRST_COMPLETED, timeout=0.5)
+                for future in finished:
+                    store.add(pending.pop(future).key, future.result())
+                    done += 1
+                    tell(done)
+        except BaseException:
+            for future in pending:
+                future.cancel()
+            for future, run in pending.items():
+                if not future.cancelled() and future.exception() is None:
+                    store.add(run.key, future.result())
+            raise
+    return [store.found[run.key] for run in runs]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A policy on a scenario: gain over the baseline, paired by seed, and means over the seeds."""
+
+    scenario: str
+    policy: str
+    gain: Interval
+    ops_per_s: Interval
+    wasted_share: float
+    ple_exits_per_s: float
+    yields_ok_per_s: float
+    fairness: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; gains as fractions."""
+        plain: dict[str, Any] = {name: getattr(self, name) for name in ("scenario", "policy")}
+        for name in ("gain", "ops_per_s"):
+            value: Interval = getattr(self, name)
+            plain[name] = {"mean": value.mean, "low": value.low, "high": value.high, "seeds": value.n}
+        for name in ("wasted_share", "ple_exits_per_s", "yields_ok_per_s", "fairness"):
+            plain[name] = getattr(self, name)
+        return plain
+
+
+def cells(rows: Iterable[dict[str, Any]], baseline: str, level: float = 0.95) -> list[Cell]:
+    """One Cell for each scenario and policy of the rows, in their order."""
+    grouped: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault((row["scenario"], row["policy"]), {})[row["seed"]] = row
+    found = []
+    for (scenario, policy), by_seed in grouped.items():
+        base = grouped[scenario, baseline]
+        values = {name: [row[name] for row in by_seed.values()] for name in next(iter(by_seed.values()))}
+        means = {
+            name: sum(values[name]) / len(values[name])
+            for name in ("wasted_share", "ple_exits_per_s", "yields_ok_per_s", "fairness")
+        }
+        gain = paired_gain(values["ops_per_s"], [base[seed]["ops_per_s"] for seed in by_seed], level)
+        found.append(Cell(scenario, policy, gain, interval(values["ops_per_s"], level), **means))
+    return found

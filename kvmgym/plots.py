@@ -1,0 +1,48 @@
+"""Figures; needs matplotlib (the extra `plots`)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from kvmgym.compare import Cell
+from kvmgym.published import published_for
+
+
+def gain_bars(found: Sequence[Cell], path: Path, baseline: str) -> None:
+    """Write a PNG of each policy's gain over the baseline with its interval; a group a scenario, published as marks."""
+    scenarios = list(dict.fromkeys(cell.scenario for cell in found))
+    policies = [name for name in dict.fromkeys(cell.policy for cell in found) if name != baseline]
+    by_place = {(cell.scenario, cell.policy): cell for cell in found}
+    figure, axes = plt.subplots(figsize=(max(6.0, 2.2 * len(scenarios)), 4.0), layout="constrained")
+    width = 0.8 / max(len(policies), 1)
+    places = np.arange(len(scenarios))
+    for column, policy in enumerate(policies):
+        chosen = [by_place[scenario, policy] for scenario in scenarios]
+        heights = [100 * cell.gain.mean for cell in chosen]
+        errors = [100 * cell.gain.half_width for cell in chosen]
+        axes.bar(places + (column + 0.5) * width - 0.4, heights, width, yerr=errors, capsize=2, label=policy)
+    for place, scenario in enumerate(scenarios):
+        figures = published_for(scenario)
+        if figures:
+            ends = [place - 0.45, place + 0.45]
+            axes.plot(ends, [figures.v1_v2] * 2, ":", color="black", linewidth=1)
+            axes.plot(ends, [figures.v3_throughput] * 2, "--", color="black", linewidth=1)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(places, scenarios)
+    axes.set_ylabel(f"gain in operations/s over {baseline} [%]")
+    axes.set_title("95 % intervals, paired by seed; lines: published (dotted v1/v2, dashed v3)", fontsize=9)
+    axes.legend(ncols=3, fontsize=8, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    figure.savefig(temporary, dpi=150, format="png")
+    os.replace(temporary, path)
+    plt.close(figure)

@@ -33,6 +33,8 @@ TRACE_NAMES = ("run", "preempt", "block", "wake", "PLE", "yield_to", "lock", "wa
 def note(w, kind, v, arg):
     """Add a row to the trace, when there is one; `arg` depends on `kind` (docs/trace.md)."""
     host = w.host[0]
+    if w.par[0].trace_cap == 0:
+        return
     if host.trace_len < w.par[0].trace_cap:
         row = w.trace[host.trace_len]
         row.time_ns = host.now_ns
@@ -125,9 +127,11 @@ def hist_bin(value_ns):
     """The bin of a latency: exact below 4 ns, then 4 linear steps an octave."""
     if value_ns < HIST_STEPS:
         return max(value_ns, 0)
-    shift = 0
-    while value_ns >> shift >= 2 * HIST_STEPS:
-        shift += 1
+    shift, rest = 0, value_ns // HIST_STEPS
+    for half in (32, 16, 8, 4, 2, 1):
+        if rest >> half:
+            shift += half
+            rest >>= half
     return min((shift + 1) * HIST_STEPS + (value_ns >> shift) - HIST_STEPS, HIST_OCTAVES * HIST_STEPS - 1)
 
 

@@ -6,6 +6,8 @@ one, with a reschedule IPI. A barrier's waiters spin in user mode, then halt; th
 
 from __future__ import annotations
 
+import numpy as np
+
 from kvmgym.core import activity, ipi
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import ACT_HALT, ACT_SPIN_BARRIER, NONE
@@ -21,7 +23,7 @@ def _wait(w, v, gate, k, now):
 @jit
 def _release_first(w, v, gate, now):
     """Release the first waiter; a halted one gets a reschedule IPI from `v`."""
-    other = gate.head
+    other = np.int64(gate.head)
     activity.remove_waiter(w, gate, other)
     gate.waiting -= 1
     w.vcpu[other].wait_gate = NONE

@@ -67,7 +67,7 @@ def run(w, v, now):
                 return
         elif kind == PH_UNLOCK:
             locks.pass_on(w, v, _held(w, v, phase), phase.option, now)
-            if vcpu.irq_off == 0 and activity.has_interrupt(w, v):
+            if phase.option and vcpu.irq_off == 0 and activity.has_interrupt(w, v):
                 _pause(w, v, now)
                 ipi.begin_irq(w, v, now)
                 return

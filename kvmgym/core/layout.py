@@ -48,9 +48,9 @@ FORFEIT_NONE, FORFEIT_PRE_6_19, FORFEIT_6_19 = _codes(0, 3)
 YIELD_ESRCH, YIELD_FREE, YIELD_OK = _codes(-1, 3)
 # why engine.advance returned; GOING_ON is step's alone
 AT_TIME, AT_DECISION, AT_DEADLOCK, GOING_ON = _codes(0, 4)
-# latency histograms of a VM: 4 linear steps an octave, from 1 ns to 2^37 ns
+# latency histograms of a VM: 4 linear steps an octave, from 1 ns to 2^33 ns
 HIST_IPI, HIST_LOCK, HIST_SHOOTDOWN = _codes(0, 3)
-HISTS, HIST_OCTAVES, HIST_STEPS = 3, 36, 4
+HISTS, HIST_OCTAVES, HIST_STEPS = 3, 32, 4
 HIST_BINS = HIST_OCTAVES * HIST_STEPS
 
 Field = tuple[str, str, str]
@@ -165,8 +165,8 @@ PCPU_FIELDS: list[Field] = [
 RQ_FIELDS: list[Field] = [
     ("zero_vruntime_ns", "i8", "V when it was last left empty [ns at weight 1024]; eevdf"),
     ("head", "i8", "first queued entity; eevdf"),
-    ("nr", "i8", "queued entities, the current and delayed ones included; eevdf"),
-    ("nr_runnable", "i8", "vCPUs below it that want to run; eevdf"),
+    ("nr", "i4", "queued entities, the current and delayed ones included; eevdf"),
+    ("nr_runnable", "i4", "vCPUs below it that want to run; eevdf"),
     ("curr", "i8", "entity that runs, or NONE; eevdf"),
     ("next_buddy", "i8", "entity that yield_to named, or NONE; sched"),
     ("owner", "i8", "group entity that this queue belongs to, NONE for a root; build"),
@@ -182,9 +182,9 @@ SE_FIELDS: list[Field] = [
     ("weight", "i8", "1024 is nice 0; eevdf"),
     ("rq", "i8", "queue that it is on or was on last; eevdf"),
     ("parent", "i8", "group entity above it, or NONE; eevdf"),
-    ("my_rq", "i8", "queue that it owns, NONE for a vCPU; build"),
-    ("next", "i8", "next entity of the queue; eevdf"),
-    ("prev", "i8", "previous entity of the queue; eevdf"),
+    ("my_rq", "i4", "queue that it owns, NONE for a vCPU; build"),
+    ("next", "i4", "next entity of the queue; eevdf"),
+    ("prev", "i4", "previous entity of the queue; eevdf"),
     ("order", "i4", "label that breaks ties; build"),
     ("on_rq", "u1", "is queued; eevdf"),
     ("delayed", "u1", "sched_delayed: sleeps, but stays queued until eligible; eevdf"),
@@ -283,10 +283,10 @@ VCPU_FIELDS: list[Field] = [
     ("role_start", "i4", "row before its program, whose end starts it; build"),
     ("loop_left", "i4", "passes left of the Repeat it is in; guest"),
     ("wait_lock", "i8", "lock that it waits for, or NONE; guest"),
-    ("held_lock", "i8", "lock taken last within a group of several, for its Unlock; guest"),
+    ("held_lock", "i4", "lock taken last within a group of several, for its Unlock; guest"),
     ("wait_gate", "i4", "queue or barrier that it waits for, or NONE; guest"),
-    ("wait_next", "i8", "next waiter; guest"),
-    ("wait_prev", "i8", "previous waiter; guest"),
+    ("wait_next", "i4", "next waiter; guest"),
+    ("wait_prev", "i4", "previous waiter; guest"),
     ("acks_left", "i4", "acknowledgements awaited; guest"),
     ("send_next", "i4", "first vCPU of the batch that it sends to; ipi"),
     ("send_end", "i4", "end of that batch; ipi"),
@@ -320,22 +320,22 @@ LOCK_FIELDS: list[Field] = [
     ("acquires", "i8", "times taken; guest"),
     ("contended", "i8", "times taken after a wait; guest"),
     ("rng", "u8", "random stream that chooses among the waiters of a tas lock; rng"),
-    ("owner", "i8", "vCPU, or NONE; guest"),
-    ("head", "i8", "first waiter; guest"),
-    ("tail", "i8", "last waiter; guest"),
-    ("waiting", "i8", "waiters; guest"),
-    ("vm", "i8", "its VM; build"),
+    ("owner", "i4", "vCPU, or NONE; guest"),
+    ("head", "i4", "first waiter; guest"),
+    ("tail", "i4", "last waiter; guest"),
+    ("waiting", "i4", "waiters; guest"),
+    ("vm", "i4", "its VM; build"),
     ("kind", "u1", "TAS, FIFO, PVQ or MUTEX; build"),
 ]
 
 GATE_FIELDS: list[Field] = [
     ("spin_ns", "i8", "barrier: spin before halting [ns]; build"),
-    ("level", "i8", "items in the queue, or arrivals at the barrier; guest"),
-    ("capacity", "i8", "capacity of the queue, or parties of the barrier; build"),
-    ("head", "i8", "first waiter; guest"),
-    ("tail", "i8", "last waiter; guest"),
-    ("waiting", "i8", "waiters; guest"),
-    ("passed", "i8", "items or generations so far; guest"),
+    ("level", "i4", "items in the queue, or arrivals at the barrier; guest"),
+    ("capacity", "i4", "capacity of the queue, or parties of the barrier; build"),
+    ("head", "i4", "first waiter; guest"),
+    ("tail", "i4", "last waiter; guest"),
+    ("waiting", "i4", "waiters; guest"),
+    ("passed", "i4", "items or generations so far; guest"),
 ]
 
 PHASE_FIELDS: list[Field] = [

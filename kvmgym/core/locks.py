@@ -6,6 +6,8 @@ whose turn it is. pvqspinlock's lock stealing is left out: its queue is strict h
 
 from __future__ import annotations
 
+import numpy as np
+
 from kvmgym.core import account, activity, ipi, rng
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import ACT_HALT, ACT_SPIN_LOCK, HIST_LOCK, INF, MUTEX, NONE, PVQ, RUNNING, TAS
@@ -86,7 +88,7 @@ def pass_on(w, v, k, irq_off, now):
     account.note(w, account.TR_UNLOCK, v, k)
     if lock.kind == MUTEX:
         if lock.head != NONE:
-            first = lock.head
+            first = np.int64(lock.head)
             activity.remove_waiter(w, lock, first)
             w.vcpu[first].retry = 1
             w.vm[vcpu.vm].nr_waiting -= 1
@@ -102,7 +104,7 @@ def pass_on(w, v, k, irq_off, now):
         if winner != NONE:
             _grant(w, winner, now)
         return
-    first = lock.head
+    first = np.int64(lock.head)
     halted = w.vcpu[first].act == ACT_HALT
     _grant(w, first, now)
     if halted:
@@ -152,14 +154,14 @@ def _grant(w, v, now):
 def _running_waiter(w, lock, now):
     """One of the waiters whose guests run at this instant, by lot; NONE without one."""
     live = 0
-    v = lock.head
+    v = np.int64(lock.head)
     while v != NONE:
         live += 1 if _is_live(w.vcpu[v], now) else 0
         v = w.vcpu[v].wait_next
     if live == 0:
         return NONE
     skip = rng.below(lock, live) if live > 1 else 0
-    v = lock.head
+    v = np.int64(lock.head)
     while True:
         if _is_live(w.vcpu[v], now):
             if skip == 0:
@@ -178,7 +180,7 @@ def _look_for_cycle(w, v):
     """Report a deadlock when the chain of owners and what they wait for comes back to `v`."""
     k = w.vcpu[v].wait_lock
     for _ in range(w.par[0].locks + 1):
-        owner = w.lock[k].owner
+        owner = np.int64(w.lock[k].owner)
         if owner == NONE:
             return
         if owner == v:

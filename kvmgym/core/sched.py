@@ -161,7 +161,8 @@ def tick(w, p, now):
     if eevdf.update_curr(w, p, now):
         request_resched(w, p)
     eevdf.update_group(w, w.se[pcpu.curr].parent, now)
-    account.charge(w, pcpu.curr, par.exit_ns, now)
+    if w.vm[w.vcpu[pcpu.curr].vm].is_task == 0:
+        account.charge(w, pcpu.curr, par.exit_ns, now)
     if not par.balance:
         return
     if pcpu.nr_ready > 0 and w.host[0].idle_nr > 0:

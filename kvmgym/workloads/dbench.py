@@ -6,7 +6,7 @@ from kvmgym.workloads.profile import Family, Profile
 
 def build(profile: Profile) -> Workload:
     """One client a vCPU, each in its own loop."""
-    client = Role("client", (*profile.cycle, Ops()))
+    client = Role("client", (*profile.cycle(), Ops()))
     return profile.workload("file-server clients, nearly all in the kernel, on a few hot locks", (client,))
 
 

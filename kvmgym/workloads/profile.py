@@ -1,14 +1,17 @@
 """From a row of the table of workloads to guest phases: a Profile holds the numbers, its methods make the phases.
 
-Rates are per CPU-second of useful guest time: time on a pCPU that is neither spin nor host work (run - spin - overhead).
-Every program repeats one cycle, a stretch of compute (the gap) and then at most one event, drawn by its rate:
+Rates are per CPU-second of useful guest time: on a pCPU, and neither spin nor host work (run - spin - overhead). Every
+program repeats one cycle, a stretch of compute (the gap) and then at most one event, drawn by its rate:
 
     cycles = max(sum of the rates, 1e9 / quantum_ns)                       a CPU-second
     gap    = (1 - time in holds, sends and interrupt handlers) / cycles    mean, exponential
 
 so that the rates hold whatever they are (randomised ones too), and a cycle takes 1 / cycles of useful time. Halts are
 those of Block phases; a wait at a queue or for a user lock halts a vCPU as well and comes on top. Time in sends and
-handlers is reckoned for VCPUS vCPUs that are all busy, at the default costs; other VMs are off by a few percent at most.
+handlers is reckoned for VCPUS vCPUs that are all busy, at the default costs; other VMs are off by a few percent.
+
+Bursts: the gaps of a vCPU are short and long by turns, a factor of 4, each for 20 ms on average (A). A stage that has
+one vCPU does not burst: it would throttle all others for the length of a slow turn.
 Left out: dependence between events, and any difference between the vCPUs of a VM but their place in a pipeline.
 """
 
@@ -68,7 +71,7 @@ class Profile:
     hold_median_ns: float = 1_000.0
     hold_sigma: float = 1.0
     user_lock_ops: float = 0.0
-    user_locks: int = 32
+    user_locks: int = 16
     user_hold_ns: float = 200.0
     shootdowns: float = 0.0
     shootdown_targets: str = "busy"
@@ -128,22 +131,21 @@ class Profile:
         """Mean useful time of a cycle, events included."""
         return 1e9 / self.cycles
 
-    @property
-    def gap(self) -> Compute:
+    def gap(self, bursty: bool = True) -> Compute:
         """The compute of a cycle, in ring 0 as often as kernel_share leaves to it."""
         free = 1 - self.kernel_spent - self.user_spent
         share = (self.rates.kernel_share - self.kernel_spent) / free
-        return Compute(Dist.exponential(free * self.cycle_ns), kernel_share=min(share, 1.0), bursty=True)
+        return Compute(Dist.exponential(free * self.cycle_ns), kernel_share=min(share, 1.0), bursty=bursty)
 
-    @property
-    def cycle(self) -> tuple[Phase, ...]:
+    def cycle(self, bursty: bool = True) -> tuple[Phase, ...]:
         """The gap and one event; without any events the gap alone."""
+        gap = self.gap(bursty)
         if not self._events:
-            return (self.gap,)
+            return (gap,)
         rest = self.cycles - sum(weight for weight, _ in self._events)
         nothing = (Branch(rest),) if rest > 0 else ()
         branches = (*(Branch(weight, phases) for weight, phases in self._events), *nothing)
-        return (self.gap, Choose(tuple(sorted(branches, key=lambda branch: -branch.weight))))
+        return (gap, Choose(tuple(sorted(branches, key=lambda branch: -branch.weight))))
 
     @property
     def _events(self) -> tuple[tuple[float, tuple[Phase, ...]], ...]:

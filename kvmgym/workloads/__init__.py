@@ -1,0 +1,60 @@
+"""The workloads: what the guests run. FAMILIES is the one table of profiles, WORKLOADS that of all workloads.
+
+To add one: a file with its Profile and how its cycle becomes programs, and a line in FAMILIES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from kvmgym.params import Workload
+from kvmgym.params.errors import check, lookup
+from kvmgym.workloads import compute, dbench, dedup, ebizzy, kernbench, micro, vips
+from kvmgym.workloads.profile import RANDOM, Family, Profile
+
+__all__ = ["BY_NAME", "FAMILIES", "RANDOM", "WORKLOADS", "Family", "Profile", "randomised"]
+
+FAMILIES: tuple[Family, ...] = (
+    dbench.FAMILY,
+    dedup.FAMILY,
+    vips.FAMILY,
+    kernbench.FAMILY,
+    ebizzy.FAMILY,
+    compute.FAMILY,
+    dedup.SMALL,
+)
+
+WORKLOADS: tuple[Workload, ...] = (
+    *(family.workload for family in FAMILIES),
+    micro.HOTLOCK,
+    micro.SHOOTDOWNS,
+    micro.PINGPONG,
+)
+
+BY_NAME: Mapping[str, Workload] = MappingProxyType({workload.name: workload for workload in WORKLOADS})
+
+
+def randomised(
+    name: str,
+    rng: np.random.Generator | None = None,
+    factors: Mapping[str, float] | None = None,
+    label: str = "randomised",
+) -> Workload:
+    """The workload of a profile with its numbers multiplied; it is called `<name>-<label>`.
+
+    rng: draws a factor for each field of RANDOM from 1/2 to 2, evenly on the logarithm; `factors` come first and may
+    stand alone. Two workloads of one scenario need two labels. Errors: ValueError for a name that is no profile or
+    a field that is not in RANDOM.
+
+    >>> randomised("dedup", factors={"shootdowns": 2.0}).rates.shootdowns
+    1200.0
+    """
+    families = {family.profile.name: family for family in FAMILIES}
+    lookup("", "profile", name, families)
+    check(rng is not None or factors is not None, "randomised rng", rng, "a Generator when no factors are given")
+    drawn = {} if rng is None else {field: float(2 ** rng.uniform(-1, 1)) for field in RANDOM}
+    family = families[name]
+    return family.build(family.profile.multiplied({**drawn, **(factors or {})}, label))

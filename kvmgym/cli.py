@@ -23,7 +23,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 (a check failed or results were lost), 2 (bad input),
     130."""
-    console = Console(stderr=False)
+    console = Console() if sys.stdout.isatty() else Console(width=100)
     options = parser().parse_args(arguments)
     try:
         data = options.run(options, console)

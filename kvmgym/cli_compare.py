@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -139,26 +140,27 @@ def _run_with_bar(runs: Sequence[Run], store: Store, threads: int, console: Cons
 
 def tables(found: Sequence[Cell], baseline: str, policies: Sequence[str]) -> list[Table]:
     """One table of gains (a row a scenario, a column a policy) and one of what lies behind them."""
-    title = f"gain in guest operations/s over {baseline}, % (95 % confidence interval, paired by seed)"
-    gains = Table(title=title, title_justify="left")
-    gains.add_column("scenario")
-    for policy in policies:
+    title = f"gain in guest operations/s over {baseline} in %, with 95 % intervals paired by seed"
+    shown = [policy for policy in policies if policy != baseline]
+    gains = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    gains.add_column("scenario", no_wrap=True)
+    for policy in shown:
         gains.add_column(policy, justify="right")
     by_place = {(cell.scenario, cell.policy): cell for cell in found}
     scenarios = list(dict.fromkeys(cell.scenario for cell in found))
     published = any(published_for(name) for name in scenarios)
     if published:
-        gains.add_column("published v1/v2", justify="right")
-        gains.add_column("published v3", justify="right")
+        gains.add_column("published\nv1/v2, v3", justify="right", no_wrap=True)
     for scenario in scenarios:
-        row = [_gain_text(by_place[scenario, policy], baseline) for policy in policies]
+        row = [_gain_text(by_place[scenario, policy]) for policy in shown]
         figures = published_for(scenario)
         if published:
-            row += [f"{figures.v1_v2:+.1f}", f"{figures.v3_throughput:+.1f}"] if figures else ["", ""]
+            row.append(f"{figures.v1_v2:+.1f}, {figures.v3_throughput:+.1f}" if figures else "")
         gains.add_row(scenario, *row)
-    behind = Table(title="behind it", title_justify="left")
+    behind = Table(title="what lies behind it", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("scenario", "policy", "ops/s", "wasted CPU", "PLE exits/s", "yields/s", "fairness"):
-        behind.add_column(column, justify="left" if column in ("scenario", "policy") else "right")
+        text = column in ("scenario", "policy")
+        behind.add_column(column, justify="left" if text else "right", no_wrap=text)
     for cell in found:
         behind.add_row(
             cell.scenario, cell.policy, f"{cell.ops_per_s.mean:,.0f}", f"{100 * cell.wasted_share:.1f} %",
@@ -167,9 +169,7 @@ def tables(found: Sequence[Cell], baseline: str, policies: Sequence[str]) -> lis
     return [gains, behind]
 
 
-def _gain_text(cell: Cell, baseline: str) -> str:
-    if cell.policy == baseline:
-        return "0"
+def _gain_text(cell: Cell) -> str:
     return f"{100 * cell.gain.mean:+.1f} ± {100 * cell.gain.half_width:.1f}"
 
 

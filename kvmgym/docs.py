@@ -5,6 +5,7 @@ A Markdown file names a table between `<!-- table: NAME -->` and `<!-- end -->`;
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields

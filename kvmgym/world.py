@@ -257,7 +257,7 @@ class Blueprint:
             "hist": np.zeros(len(self.vms) * layout.HISTS * layout.HIST_BINS, np.int32),
             "trace": np.zeros(max(self.trace_rows, 1), layout.TRACE),
         }  # fmt: skip
-        param = self._params(len(locks), leaves, pend_words, affin_words)
+        param = self._params(leaves, pend_words, affin_words)
         phase = np.zeros(len(tables.phases), layout.PHASE)
         for place, fields in enumerate(tables.phases):
             for name, value in fields.items():
@@ -274,7 +274,7 @@ class Blueprint:
         self.static = _pack([statics[name] for name, _ in layout.STATIC_PARTS], 0)
         self.state = _pack([parts[name] for name, _ in layout.STATE_PARTS], POINTERS)
 
-    def _params(self, locks: int, leaves: int, pend_words: int, affin_words: int) -> npt.NDArray[Any]:
+    def _params(self, leaves: int, pend_words: int, affin_words: int) -> npt.NDArray[Any]:
         host, par = self.scenario.host, np.zeros(1, layout.PARAM)
         costs, ple = host.costs, host.ple
         for name in layout.PARAM.names or ():
@@ -283,7 +283,8 @@ class Blueprint:
         for name in _FLAGS:
             par[name] = int(getattr(host, name))
         values: dict[str, int] = {
-            "pcpus": self.pcpus, "vcpus": self.vcpus, "vms": len(self.vms), "locks": locks, "leaves": leaves,
+            "pcpus": self.pcpus, "vcpus": self.vcpus, "vms": len(self.vms), "locks": sum(spec.count for vm in self.vms for spec in vm.workload.locks),
+            "gates": sum(len(vm.workload.queues) + len(vm.workload.barriers) for vm in self.vms), "leaves": leaves,
             "trace_cap": self.trace_rows, "pend_words": pend_words, "affin_words": affin_words,
             "tick_ns": host.tick_ns, "unit_ns": host.tick_scale, "slice_ns": host.base_slice_ns,
             "rewarm_q16": round(costs.rewarm_share * 65536), "ple": int(ple.enabled), "ple_window_ns": ple.window_ns,

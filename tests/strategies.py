@@ -160,7 +160,7 @@ def _steps(draw, locks, depth=0, spinning=False, irq_off=False, repeated=False):
             phases.append(Block(draw(dists(1, 200 * US))))
         elif kind == "repeat":
             body = draw(_steps(locks, depth + 1, spinning, irq_off, True))
-            phases.append(Repeat(draw(st.integers(1, 4)), body))
+            phases.append(Repeat(draw(st.integers(1, 4)), (*body, Ops())))
         elif kind == "choose":
             branches = [draw(_steps(locks, depth + 1, spinning, irq_off, repeated)), ()]
             phases.append(Choose(tuple(Branch(draw(st.integers(1, 5)), branch) for branch in branches)))

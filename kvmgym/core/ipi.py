@@ -176,7 +176,7 @@ def deliver(w, target, now):
     if vcpu.state == RUNNING:
         if vcpu.in_irq == 0 and vcpu.irq_off == 0:
             begin_irq(w, target, now)
-    elif vcpu.state == BLOCKED:
+    elif vcpu.state == BLOCKED and vcpu.irq_off == 0:
         activity.wake(w, target, now)
 
 

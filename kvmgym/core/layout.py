@@ -68,6 +68,7 @@ PARAM_FIELDS: list[Field] = [
     ("vcpus", "i8", "V; build"),
     ("vms", "i8", "G; build"),
     ("locks", "i8", "L; build"),
+    ("gates", "i8", "queues and barriers; build"),
     ("leaves", "i8", "N, leaves of the event tree; build"),
     ("trace_cap", "i8", "rows of the trace, 0 for none; build"),
     ("pend_words", "i8", "32-bit words in a row of the IPI bit matrices; build"),

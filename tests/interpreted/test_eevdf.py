@@ -458,7 +458,7 @@ def asleep(n: int = 2, **host) -> Story:
     take_off(s, n - 1, sleep=True)
     for k in range(n - 1):
         put(s, k, 10, 13)
-    eevdf.set_current(s.world, 0, NOBODY, 0)
+    protect(s, 0, 13)
     return s
 
 
@@ -482,6 +482,7 @@ def test_a_wakee_does_not_preempt_for_a_third():
     The pick is entity 1, not the wakee, so nothing happens before the next tick."""
     s = asleep(3)
     put(s, 0, 12, 15)
+    protect(s, 0, 15)
     put(s, 1, 6, 9)
     assert not preempts(s, 1, wakee=2)
     assert numbers(s, 2) == (7.5, 10.5)
@@ -489,10 +490,12 @@ def test_a_wakee_does_not_preempt_for_a_third():
 
 
 def test_an_unprotected_current_yields_to_an_earlier_deadline():
-    """The current has used up its protection but has a deadline of 20: the wakee at 10 with deadline 13 is picked."""
-    s = asleep()
-    put(s, 0, 10, 20)
-    assert preempts(s, 0)
+    """Without RUN_TO_PARITY a deadline of 20 loses to the wakee's, 10 + 3; with it the current runs on."""
+    for run_to_parity in (False, True):
+        s = asleep(run_to_parity=run_to_parity)
+        put(s, 0, 10, 20)
+        protect(s, 0, 13)
+        assert preempts(s, 0) is not run_to_parity
 
 
 def test_a_shorter_slice_cancels_the_protection():
@@ -545,9 +548,11 @@ def test_base_slice_follows_the_number_of_pcpus(pcpus, slice_ms):
 
 
 def test_a_group_has_its_shares_where_its_load_is():
-    """VM a (1024) has one vCPU on p0 and one on p1: 512 on each. VM b (2048) has both on p0, VM c (1024) its one on p1."""
+    """VM a (1024) has one vCPU on p0 and one on p1: 512 on each. VM b (2048) has both on p0, VM c (1024) its one on p1.
+    A group's weight is brought up to date when it runs at a tick, so every group has to have run."""
     vms = [("a", (0, 1), 1024), ("b", (0, 0), 2048), ("c", (1,), 1024)]
-    s = story(*(Vm(name, len(pin), work(BUSY, name=name), pin=pin, weight=w) for name, pin, w in vms), pcpus=2)
+    built = (Vm(name, len(pin), work(BUSY, name=name), pin=pin, weight=w) for name, pin, w in vms)
+    s = story(*built, pcpus=2, until_us=20_000)
     weights = {}
     for k, se in enumerate(s.world.se):
         if k >= s.blueprint.vcpus and se["on_rq"]:

@@ -283,7 +283,8 @@ class Blueprint:
         for name in _FLAGS:
             par[name] = int(getattr(host, name))
         values: dict[str, int] = {
-            "pcpus": self.pcpus, "vcpus": self.vcpus, "vms": len(self.vms), "locks": sum(spec.count for vm in self.vms for spec in vm.workload.locks),
+            "pcpus": self.pcpus, "vcpus": self.vcpus, "vms": len(self.vms),
+            "locks": sum(spec.count for vm in self.vms for spec in vm.workload.locks),
             "gates": sum(len(vm.workload.queues) + len(vm.workload.barriers) for vm in self.vms), "leaves": leaves,
             "trace_cap": self.trace_rows, "pend_words": pend_words, "affin_words": affin_words,
             "tick_ns": host.tick_ns, "unit_ns": host.tick_scale, "slice_ns": host.base_slice_ns,

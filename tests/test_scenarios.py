@@ -3,6 +3,7 @@
 import pytest
 
 from kvmgym import Scenario, simulate
+from kvmgym.core.memory import view
 from kvmgym.scenarios import BY_NAME, SCENARIOS, SERIES_WORKLOADS, equal_vms, series
 from kvmgym.workloads import BY_NAME as WORKLOADS
 from kvmgym.world import Blueprint
@@ -73,12 +74,10 @@ def test_every_vm_of_a_scenario_gets_its_share_and_gets_on(scenario):
 
 
 def test_pcpus_do_not_switch_in_step():
-    """Aligned ticks would be gang scheduling: two thirds of a VM's vCPUs on a pCPU would then be all or none."""
+    """Aligned ticks would be gang scheduling: all vCPUs of a VM would run at once, or none."""
     scenario = BY_NAME["compute-2vm"]
-    blueprint = Blueprint(scenario, trace_rows=1)
+    blueprint = Blueprint(scenario)
     (row,) = blueprint.worlds([1])
-    from kvmgym.core.memory import view
-
     offsets = set(view(row, blueprint.static).pcpu["tick_offset_ns"].tolist())
     assert len(offsets) == 16 and max(offsets) < scenario.host.tick_ns
 

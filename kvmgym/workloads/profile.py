@@ -86,7 +86,12 @@ class Profile:
         if self.shootdown_locked:
             check(self.shootdowns <= self.lock_ops, "Profile.shootdowns", self.shootdowns, "lock_ops or less")
         spent = self.kernel_spent + self.user_spent
-        check(spent < 1, "Profile rates", self.rates, f"such that events take less than all time, not {spent:.2f}")
+        check(
+            spent < 1,
+            "Profile",
+            self.name,
+            f"a profile whose events leave time for compute, not {spent:.2f} s a second",
+        )
 
     @property
     def rates(self) -> Rates:

@@ -42,13 +42,13 @@ def boot(w, random_phases):
         pcpu.next_balance_ns = par.balance_interval_ns * (p + 1) // w.par[0].pcpus
         pcpu.idle = 0
         sched.set_idle(w, p, YES)
+    for g in range(w.par[0].vms):
+        w.vm[g].load_x1024 = w.vm[g].vcpus * 1024
     for v in range(w.par[0].vcpus):
         guest.start(w, v)
         sched.attach(w, v, w.vcpu[v].pcpu, now, YES)
         account.set_state(w, v, READY, now)
         w.vcpu[v].ready = 1
-    for g in range(w.par[0].vms):
-        w.vm[g].load_x1024 = w.vm[g].nr_runnable * 1024
     if random_phases:
         for p in range(w.par[0].pcpus):
             _random_phase(w, p)

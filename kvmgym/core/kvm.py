@@ -21,7 +21,7 @@ def on_sched_in(vcpu, par):
     vcpu.in_spin_loop = 0
     vcpu.dy_eligible = 0
     vcpu.handler_until_ns = 0
-    if par.ple_shrink > 1:
+    if par.ple_shrink > 0:
         vcpu.ple_window_ns = max(vcpu.ple_window_ns // par.ple_shrink, par.ple_window_ns)
     else:
         vcpu.ple_window_ns = par.ple_window_ns

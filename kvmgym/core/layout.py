@@ -91,7 +91,7 @@ PARAM_FIELDS: list[Field] = [
     ("ple_window_ns", "i8", "base pause-loop window [ns]; build"),
     ("ple_max_ns", "i8", "largest window [ns]; build"),
     ("ple_grow", "i8", "factor of growth a pause-loop exit, 0 or 1 keep the window; build"),
-    ("ple_shrink", "i8", "divisor when loaded again, 0 or 1 reset to the base; build"),
+    ("ple_shrink", "i8", "divisor when loaded again, 0 resets to the base; build"),
     ("balance_interval_ns", "i8", "period of load balancing a pCPU [ns]; build"),
     ("migration_cost_ns", "i8", "a vCPU that ran within this time is cache-hot and not pulled [ns]; build"),
     ("llc_pcpus", "i8", "how many pCPUs a load balance looks at; build"),

@@ -60,24 +60,36 @@ def boot(w, random_phases):
 
 @jit
 def _random_phase(w, p):
-    """Draw the tick offset of a pCPU and what is left of the first slices in its queues from its first vCPU's
-    stream."""
+    """Draw what is left of the first slice of each entity of a root queue from the stream of its own first vCPU, and the
+    tick offset from that of the entity with the lowest label, so that labels decide and not places."""
+    lowest = NONE
     k = w.rq[p].head
-    if k == NONE:
-        return
-    first = k if w.se[k].my_rq == NONE else w.rq[w.se[k].my_rq].head
-    owner = w.vcpu[first]
-    w.pcpu[p].tick_offset_ns = rng.part_of(w, owner, w.par[0].tick_ns)
     while k != NONE:
         se = w.se[k]
-        left = w.par[0].unit_ns + rng.part_of(w, owner, se.slice_ns)
+        i = k if se.my_rq == NONE else _lowest(w, w.rq[se.my_rq].head)
+        left = w.par[0].unit_ns + rng.part_of(w, w.vcpu[i], se.slice_ns)
         se.deadline_ns = se.vruntime_ns + eevdf.fair(left, se.weight)
         if se.my_rq != NONE:
-            i = w.rq[se.my_rq].head
-            while i != NONE:
-                w.se[i].deadline_ns = w.se[i].vruntime_ns + left
-                i = w.se[i].next
+            child = w.rq[se.my_rq].head
+            while child != NONE:
+                w.se[child].deadline_ns = w.se[child].vruntime_ns + left
+                child = w.se[child].next
+        if lowest == NONE or w.se[i].order < w.se[lowest].order:
+            lowest = i
         k = se.next
+    if lowest != NONE:
+        w.pcpu[p].tick_offset_ns = rng.part_of(w, w.vcpu[lowest], w.par[0].tick_ns)
+
+
+@jit
+def _lowest(w, k):
+    """The entity with the lowest label of a list that begins with `k`."""
+    best = k
+    while k != NONE:
+        if w.se[k].order < w.se[best].order:
+            best = k
+        k = w.se[k].next
+    return best
 
 
 @jit

@@ -18,7 +18,7 @@ Left out: dependence between events, and any difference between the vCPUs of a V
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kvmgym.params import (
@@ -206,9 +206,6 @@ class Profile:
             lock_ops = found.get("lock_ops", self.lock_ops)
             found["shootdowns"] = min(found.get("shootdowns", self.shootdowns), lock_ops)
         return replace(self, name=f"{self.name}-{label}", **found)
-
-
-assert set(RANDOM) <= {field.name for field in fields(Profile)}
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from kvmgym.params import Scenario
+from kvmgym.params import Scenario, Workload
 from kvmgym.policies import POLICIES
 from kvmgym.scenarios import SCENARIOS
 from kvmgym.workloads import WORKLOADS
@@ -30,32 +31,29 @@ def add_list(commands: Any, common: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run)
 
 
-def rows(kind: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The heading and the rows of one kind's table, as text."""
+HEADINGS = {
+    "policies": ("policy", "year", "source", "sees", "what it does"),
+    "workloads": ("workload", "kernel", "locks", "user locks", "shootdowns", "kicks", "halts", "KiB", "marks"),
+    "scenarios": ("scenario", "host", "VMs", "tag", "about"),
+}
+
+
+def rows(kind: str, full: bool = True) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The heading and the rows of one kind's table, as text. Not full: of a workload's marks the letters only."""
     if kind == "policies":
-        heading = ("policy", "year", "source", "sees", "what it does")
-        return heading, [(p.name, p.year, p.source, p.sees, p.description) for p in POLICIES]
+        return HEADINGS[kind], [(p.name, p.year, p.source, p.sees, p.description) for p in POLICIES]
     if kind == "workloads":
-        names = (
-            "workload",
-            "kernel",
-            "locks/s",
-            "user locks/s",
-            "shootdowns/s",
-            "kicks/s",
-            "halts/s",
-            "set KiB",
-            "marks",
-        )
-        found: list[tuple[str, ...]] = []
-        for work in WORKLOADS:
-            rates = asdict(work.rates) if work.rates else {}
-            columns = ("lock_ops", "user_lock_ops", "shootdowns", "kicks", "halts")
-            texts = (f"{rates[name]:g}" if rates else "-" for name in columns)
-            kernel = f"{rates['kernel_share']:g}" if rates else "-"
-            found.append((work.name, kernel, *texts, str(work.working_set_kib), work.marks))
-        return names, found
-    return ("scenario", "host", "VMs", "tag", "about"), [_scenario_row(scenario) for scenario in SCENARIOS]
+        return HEADINGS[kind], [_workload_row(work, full) for work in WORKLOADS]
+    return HEADINGS[kind], [_scenario_row(scenario) for scenario in SCENARIOS]
+
+
+def _workload_row(work: Workload, full: bool) -> tuple[str, ...]:
+    """Rates are per CPU-second of useful guest time; the working set is in KiB."""
+    rates = asdict(work.rates) if work.rates else {}
+    columns = ("kernel_share", "lock_ops", "user_lock_ops", "shootdowns", "kicks", "halts")
+    texts = (f"{rates[name]:g}" if rates else "-" for name in columns)
+    marks = work.marks if full else " ".join(part.split(":")[0].strip() for part in work.marks.split(";"))
+    return (work.name, *texts, str(work.working_set_kib), marks)
 
 
 def _scenario_row(scenario: Scenario) -> tuple[str, ...]:
@@ -73,10 +71,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Print the tables; returns them as data."""
     data: dict[str, Any] = {}
     for kind in (options.kind,) if options.kind else KINDS:
-        heading, found = rows(kind)
-        table = Table(title=kind, title_justify="left", show_lines=False)
+        heading, found = rows(kind, full=False)
+        title = f"{kind}, rates a CPU-second" if kind == "workloads" else kind
+        table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for column in heading:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, no_wrap=column == heading[0], overflow="fold")
         for row in found:
             table.add_row(*row)
         console.print(table)

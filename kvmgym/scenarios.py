@@ -1,7 +1,7 @@
 """The named scenarios: hosts, VMs and what they run. SCENARIOS is the one table.
 
-Ticks and first slices begin at random points, drawn from the seed: aligned, the pCPUs would switch between VMs in step,
-as under gang scheduling, and lock holders would seldom be missed. Tags: 2 VMs are for fitting and training, 3 for
+Ticks and first slices begin at random points, drawn from the seed: begun together, the pCPUs would switch between VMs
+in step, as under gang scheduling, until blocking guests shift them. Tags: 2 VMs are for fitting and training, 3 for
 choosing, 4 and the workloads outside the series for testing.
 """
 

@@ -85,7 +85,9 @@ class Story:
         for row in self.world.trace[:length]:
             kind, who = account.TRACE_NAMES[int(row["kind"])], self.name(int(row["vcpu"]))
             if row["time_ns"] >= start_us * US and kind not in leave and (not only or kind in only or who in only):
-                told.append(" ".join(filter(None, (time(int(row["time_ns"])), who, self._event(kind, int(row["arg"]))))))
+                told.append(
+                    " ".join(filter(None, (time(int(row["time_ns"])), who, self._event(kind, int(row["arg"])))))
+                )
         return told
 
     def names(self) -> list[str]:

@@ -1,6 +1,6 @@
 """Hypothesis strategies for random scenarios that are valid and cannot deadlock.
 
-Locks are taken in one global order, and what switches interrupts off is never held across a shootdown; a workload has either
+Locks are taken in one order, and what switches interrupts off is never held across a shootdown; a workload has either
 queues in a line or barriers that every role passes once a loop. So whatever happens, somebody can go on.
 """
 
@@ -123,7 +123,8 @@ class _Locks:
     def after(self, name):
         """The locks that may be taken under `name`."""
         later = set(self.order[self.order.index(name) + 1 :])
-        return _Locks(*([lock for lock in names if lock in later] for names in (self.mutexes, self.plain, self.irq_off)))
+        kinds = (self.mutexes, self.plain, self.irq_off)
+        return _Locks(*([lock for lock in kind if lock in later] for kind in kinds))
 
 
 @st.composite

@@ -74,7 +74,7 @@ def test_every_vm_of_a_scenario_gets_its_share_and_gets_on(scenario):
 
 
 def test_pcpus_do_not_switch_in_step():
-    """Aligned ticks would be gang scheduling: all vCPUs of a VM would run at once, or none."""
+    """Ticks begin at random points: begun together, all vCPUs of a VM would run at once, or none."""
     scenario = BY_NAME["compute-2vm"]
     blueprint = Blueprint(scenario)
     (row,) = blueprint.worlds([1])

@@ -1,0 +1,110 @@
+"""Scenarios that the tests of invariants, determinism and golden trajectories share: small, and busy in every respect."""
+
+from kvmgym.params import (
+    Barrier,
+    BarrierSpec,
+    Block,
+    Branch,
+    Burst,
+    Choose,
+    Compute,
+    Costs,
+    Dist,
+    Get,
+    Host,
+    HostTask,
+    Kick,
+    Lock,
+    LockSpec,
+    Ops,
+    Ple,
+    Put,
+    QueueSpec,
+    Role,
+    Scenario,
+    Shootdown,
+    Unlock,
+    Vm,
+    Workload,
+)
+
+US, MS = 1_000, 1_000_000
+
+
+def hold(lock, mean_us, irq_off=False):
+    """Take a lock, work in ring 0, release it."""
+    return Lock(lock, irq_off), Compute(Dist.exponential(mean_us * US), kernel_share=1.0), Unlock(lock)
+
+
+def work(mean_us, share=0.5, bursty=False):
+    """An exponential stretch of compute."""
+    return Compute(Dist.exponential(mean_us * US), kernel_share=share, bursty=bursty)
+
+
+def blocking(name="blocking", locks=(LockSpec("hot", 2), LockSpec("user", kind="mutex"))):
+    """Locks of two kinds, shootdowns, kicks, blocks and bursts."""
+    branches = (
+        Branch(6, hold("hot", 3)),
+        Branch(2, hold("user", 8)),
+        Branch(1, (Shootdown(),)),
+        Branch(1, (Kick(),)),
+        Branch(1, (Block(Dist.exponential(30 * US)),)),
+        Branch(1, (*hold("hot", 2, irq_off=True), Shootdown("busy"))),
+    )
+    program = (work(6, bursty=True), Choose(branches), Ops())
+    return Workload(name, "", (Role("main", program),), locks, working_set_kib=256, burst=Burst(4.0, 200 * US))
+
+
+def pipeline(name="pipeline"):
+    """Two stages joined by a short queue; the second shoots down."""
+    first = Role("first", (work(10), Put("items")))
+    second = Role("second", (Get("items"), work(12), Shootdown("one"), *hold("hot", 2), Ops()))
+    return Workload(name, "", (first, second), (LockSpec("hot"),), (QueueSpec("items", 2),))
+
+
+def stepwise(name="stepwise"):
+    """A barrier that is spun at, then blocked at, and a mutex."""
+    program = (work(15), Barrier("step"), *hold("user", 3), Kick("next"), Ops())
+    locks = (LockSpec("user", kind="mutex"),)
+    return Workload(name, "", (Role("main", program),), locks, barriers=(BarrierSpec("step", 10 * US),))
+
+
+HOG = HostTask("hog", Dist.exponential(200 * US), Dist.exponential(300 * US))
+QUICK = Ple(window_ns=2 * US)
+
+
+def mixed():
+    """Three unlike VMs and a host task on 4 pCPUs."""
+    guests = (
+        Vm("locks", 4, blocking()),
+        Vm("pipe", 4, pipeline(), ipi_mode="x2apic_cluster", ipi_tracking="v2", lock_kind="fifo", weight=2048),
+        Vm("step", 4, stepwise(), ipi_mode="pv", cpus=(0, 1, 2)),
+    )
+    return Scenario("mixed", Host(pcpus=4, slice_ns=300 * US, ple=QUICK, start="random"), guests, (HOG,))
+
+
+def crowded():
+    """Two VMs with pvqspinlocks and large bursts pinned to 2 pCPUs, no group scheduling, no costs."""
+    host = Host(2, slice_ns=200 * US, costs=Costs.zero(), ple=QUICK, group_scheduling=False, balance=False)
+    guests = tuple(
+        Vm(name, 4, blocking(), pin=(0, 1, 0, 1), lock_kind="pvq", pv_spin_ns=5 * US, ipi_mode=mode)
+        for name, mode in (("a", "x2apic_physical"), ("b", "pv"))
+    )
+    return Scenario("crowded", host, guests)
+
+
+def wide():
+    """More vCPUs than bits in a word: one VM of 40 vCPUs on 6 pCPUs, beside a pipeline."""
+    guests = (Vm("wide", 40, blocking(), lock_kind="tas"), Vm("pipe", 3, pipeline(), stream=7))
+    host = Host(6, hz=250, slice_ns=100 * US, forfeit="pre-6.19", next_buddy=True, migration_cost_ns=0)
+    return Scenario("wide", host, guests, (HOG,))
+
+
+def old_kernel():
+    """Features switched off one and all, PLE off."""
+    names = ("run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short", "pick_buddy")
+    host = Host(3, ple=Ple(enabled=False), forfeit="none", slice_ns=150 * US, **dict.fromkeys(names, False))
+    return Scenario("old-kernel", host, (Vm("locks", 5, blocking()), Vm("step", 3, stepwise())))
+
+
+EXAMPLES = {example.__name__: example() for example in (mixed, crowded, wide, old_kernel)}

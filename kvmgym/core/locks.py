@@ -68,6 +68,7 @@ def retry(w, v, now):
     if lock.owner == NONE:
         _end_wait(w, v, now)
         _own(w, v, k)
+        account.note(w, account.TR_LOCK, v, k)
         return True
     vcpu.wait_prev = NONE
     vcpu.wait_next = lock.head

@@ -164,8 +164,11 @@ def jain(shares: npt.NDArray[np.float64]) -> float:
 def _vcpus(world: World, first: int, n: int) -> tuple[VcpuMetrics, ...]:
     names = tuple(VcpuMetrics.__dataclass_fields__)
     rows = world.vcpu[first : first + n]
+    spins = (rows["act"] > layout.ACT_SEND) & (rows["act"] < layout.ACT_HALT) & (rows["in_irq"] == 0)
+    spun = np.maximum(world.host[0]["now_ns"] - rows["spin_from_ns"], 0) * (spins & (rows["state"] == layout.RUNNING))
     unspent = np.maximum(rows["overhead_until_ns"] - world.host[0]["now_ns"], 0) * (rows["state"] == layout.RUNNING)
-    columns = [rows[name] - unspent if name == "overhead_ns" else rows[name] for name in names]
+    corrected = {"overhead_ns": rows["overhead_ns"] - unspent, "spin_ns": rows["spin_ns"] + spun}
+    columns = [corrected.get(name, rows[name]) for name in names]
     return tuple(VcpuMetrics(*map(int, row)) for row in zip(*columns, strict=True))
 
 

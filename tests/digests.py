@@ -1,7 +1,7 @@
 """What a world is, as one hash over its named fields: never over raw bytes, whose padding and pointers mean nothing.
 
-Run as a script it reads a JSON list of runs from standard input and prints their digests, so that a test can compare two
-processes.
+Run as a script it reads a JSON list of runs from standard input and prints their digests, so that a test can compare
+two processes.
 """
 
 import hashlib

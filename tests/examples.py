@@ -1,4 +1,4 @@
-"""Scenarios that the tests of invariants, determinism and golden trajectories share: small, and busy in every respect."""
+"""Scenarios that tests of invariants, determinism and golden trajectories share: small, and busy in every respect."""
 
 from kvmgym.params import (
     Barrier,
@@ -41,7 +41,7 @@ def work(mean_us, share=0.5, bursty=False):
     return Compute(Dist.exponential(mean_us * US), kernel_share=share, bursty=bursty)
 
 
-def blocking(name="blocking", locks=(LockSpec("hot", 2), LockSpec("user", kind="mutex"))):
+def blocking(name="blocking"):
     """Locks of two kinds, shootdowns, kicks, blocks and bursts."""
     branches = (
         Branch(6, hold("hot", 3)),
@@ -51,6 +51,7 @@ def blocking(name="blocking", locks=(LockSpec("hot", 2), LockSpec("user", kind="
         Branch(1, (Block(Dist.exponential(30 * US)),)),
         Branch(1, (*hold("hot", 2, irq_off=True), Shootdown("busy"))),
     )
+    locks = (LockSpec("hot", 2), LockSpec("user", kind="mutex"))
     program = (work(6, bursty=True), Choose(branches), Ops())
     return Workload(name, "", (Role("main", program),), locks, working_set_kib=256, burst=Burst(4.0, 200 * US))
 

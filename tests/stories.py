@@ -1,6 +1,11 @@
 """Trace stories: run a small scenario and read its trace as strings like "12us a1 PLE".
 
 A vCPU is called by its VM's name and its index ("a1"), a host task by its name, a pCPU "p0", a lock by its name.
+
+Unless a test says otherwise: no costs, flat run queues, ticks each ms, slice 3 ms (the first one of a task half as
+long), a pause-loop window of 2 µs that doubles, every vCPU pinned. With those numbers two vCPUs that share a pCPU
+from time 0 run 0-2, 2-4, 4-7, 7-10 ms and so on, the lower label first (test_a_slice_ends_at_a_tick has the
+arithmetic).
 """
 
 from __future__ import annotations
@@ -10,7 +15,21 @@ from typing import Any
 
 from kvmgym.core import account
 from kvmgym.core.memory import World, view
-from kvmgym.params import Compute, Costs, Dist, Host, Lock, Ple, Role, Scenario, Unlock, Workload
+from kvmgym.params import (
+    Compute,
+    Costs,
+    Dist,
+    Host,
+    HostTask,
+    Lock,
+    LockSpec,
+    Ple,
+    Role,
+    Scenario,
+    Unlock,
+    Vm,
+    Workload,
+)
 from kvmgym.policies import as_policy
 from kvmgym.simulate import advance
 from kvmgym.world import Blueprint, Bytes
@@ -27,6 +46,10 @@ def us(n: float) -> Dist:
 def user(n: float) -> Compute:
     """n µs in user mode."""
     return Compute(us(n))
+
+
+FAR = user(10**6)  # longer than any story
+SPINS = {"PLE", "no target"}
 
 
 def kernel(n: float) -> Compute:
@@ -61,6 +84,28 @@ def plain_host(pcpus: int = 1, **given: Any) -> Host:
     return Host(pcpus=pcpus, **{**defaults, **given})
 
 
+def vm(name: str, *programs: tuple[Any, ...], pin: tuple[int, ...], **given: Any) -> Vm:
+    """A VM of one vCPU a program; workload tables and VM fields may be given together."""
+    tables = {key: given.pop(key) for key in ("locks", "queues", "barriers") if key in given}
+    return Vm(name, len(programs), work(*programs, name=f"work-{name}", **tables), pin=pin, **given)
+
+
+def hog(name: str, pcpu: int) -> Vm:
+    """A VM of one vCPU that computes in user mode."""
+    return vm(name, (FAR,), pin=(pcpu,))
+
+
+def one_lock(kind: str = "fifo") -> tuple[LockSpec]:
+    """The lock "l" of a workload."""
+    return (LockSpec("l", kind=kind),)
+
+
+def story(*vms: Vm, pcpus: int = 2, policy: str = "legacy", tasks: tuple[HostTask, ...] = (), **host: Any) -> Story:
+    """A story on flat run queues; further arguments are fields of the host."""
+    host = {"group_scheduling": False, **host}
+    return Story(Scenario("story", plain_host(pcpus, **host), vms, tasks), policy)
+
+
 class Story:
     """A scenario that runs, and its trace."""
 
@@ -76,7 +121,8 @@ class Story:
         return self
 
     def tell(self, *, only: Iterable[str] = (), leave: Iterable[str] = (), start_us: float = 0) -> list[str]:
-        """The trace as strings. only: the kinds (account.TRACE_NAMES) or names of vCPUs to keep; leave: kinds to drop."""
+        """The trace as strings. only: the kinds (account.TRACE_NAMES) or names of vCPUs to keep; leave: kinds to
+        drop."""
         only, leave = set(only), set(leave)
         assert not {*only, *leave} - {*account.TRACE_NAMES, *self.names()}, "a misspelt kind would drop nothing"
         length = int(self.world.host[0]["trace_len"])

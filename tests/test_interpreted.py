@@ -10,7 +10,14 @@ import numba
 import pytest
 
 TESTS = Path(__file__).parent
-BOTH_WAYS = ("test_on_spin.py", "test_twin.py", "test_stories.py")  # their expectations must hold compiled and plain
+# Their expectations must hold compiled and plain.
+BOTH_WAYS = (
+    "test_on_spin.py",
+    "test_twin.py",
+    "test_stories_guest.py",
+    "test_stories_host.py",
+    "test_stories_yield.py",
+)
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="this run is interpreted already")

@@ -171,7 +171,7 @@ def test_a_spinner_may_be_asked_about_again_and_again() -> None:
             check_against_twin(policy, vm, lots.randrange(n))
 
 
-# --- compiled against plain ---------------------------------------------------------------------------------------
+# --- compiled against plain -----------------------------------------------------------------------------------------
 
 
 def plain_functions() -> dict[str, object]:

@@ -150,7 +150,8 @@ def _recent_ipi_receiver(vm: TwinVm, me: int, idx: int) -> bool:
 
 
 def _eligible(candidate: TwinVcpu) -> bool:
-    """The check that every spinner shares; it flips dy_eligible of a candidate in its spin loop, whatever the answer."""
+    """The check that every spinner shares; it flips dy_eligible of a candidate in its spin loop, whatever the
+    answer."""
     answer = not candidate.in_spin_loop or candidate.dy_eligible
     if candidate.in_spin_loop:
         candidate.dy_eligible = not candidate.dy_eligible

@@ -95,7 +95,7 @@ def spinning(vcpu):
 @jit
 def spin_pause(vcpu, now):
     """Charge the spin of a running vCPU up to `now`; the caller says when it goes on."""
-    if vcpu.act > ACT_SEND and vcpu.act < ACT_HALT and vcpu.in_irq == 0:
+    if spinning(vcpu) and vcpu.in_irq == 0:
         spun = now - vcpu.spin_from_ns
         if spun > 0:
             vcpu.spin_ns += spun
@@ -150,14 +150,21 @@ def count_waiting(lock, change, now):
 
 
 @jit
+def spun_since(vcpu, now):
+    """Spin of a running vCPU up to `now` that spin_ns does not hold yet [ns]."""
+    if vcpu.state == RUNNING and spinning(vcpu) and vcpu.in_irq == 0:
+        return max(now - vcpu.spin_from_ns, 0)
+    return now - now
+
+
+@jit
 def settle(w):
-    """Bring every counter up to now, so that the sums are exact at this instant."""
+    """Bring every counter up to now, so that the sums are exact at this instant. Measuring changes no course: a spin that
+    goes on keeps its start, and readers add `spun_since`."""
     now = w.host[0].now_ns
     for v in range(w.par[0].vcpus):
         vcpu = w.vcpu[v]
         settle_state(w, v, now)
-        if vcpu.state == RUNNING:
-            spin_pause(vcpu, now)
         if vcpu.lhp_since_ns < now:
             w.vm[vcpu.vm].lhp_ns += now - vcpu.lhp_since_ns
             vcpu.lhp_since_ns = now
@@ -187,7 +194,7 @@ def reset(w):
         vcpu.run_ns = 0
         vcpu.ready_ns = 0
         vcpu.blocked_ns = 0
-        vcpu.spin_ns = 0
+        vcpu.spin_ns = -spun_since(vcpu, now)
         vcpu.kernel_ns = 0
         vcpu.ple_exits = 0
         vcpu.overhead_ns = 0

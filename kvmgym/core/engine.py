@@ -135,6 +135,10 @@ def _pcpu_event(w, p, now):
     """The next change on pCPU `p`: its tick, or that of the vCPU on it."""
     pcpu = w.pcpu[p]
     v = pcpu.curr
+    if v == NONE:  # an idle pCPU has heard of a wakeup
+        events.set_time(w, p, INF)
+        sched.request_resched(w, p)
+        return
     vcpu = w.vcpu[v]
     if pcpu.next_tick_ns <= now:
         w.host[0].events += 1
@@ -275,7 +279,9 @@ def _switch_in(w, p, v, was_idle, now):
     account.set_state(w, v, RUNNING, now)
     account.note(w, account.TR_RUN, v, p)
     kvm.on_sched_in(vcpu, par)
-    cost = pcpu.carry_ns + (par.halt_ns if vcpu.woken else par.switch_ns)
+    cost = pcpu.carry_ns + par.switch_ns
+    if vcpu.woken:  # part of the cost has passed while an idle pCPU woke up
+        cost = pcpu.carry_ns + max(par.halt_ns - (par.wake_ns if was_idle else 0), 0)
     pcpu.carry_ns = 0
     vcpu.woken = 0
     if pcpu.last_vm != vcpu.vm and vm.rewarm_ns > 0:

@@ -87,6 +87,7 @@ PARAM_FIELDS: list[Field] = [
     ("irq_handler_ns", "i8", "guest interrupt handler [ns]; build"),
     ("switch_ns", "i8", "switching a pCPU to another vCPU [ns]; build"),
     ("halt_ns", "i8", "halt, block and wake, charged when the vCPU next runs [ns]; build"),
+    ("wake_ns", "i8", "the part of it until an idle pCPU picks a woken vCPU [ns]; build"),
     ("rewarm_q16", "i8", "most of the time away that re-warming the cache may cost, in 1/65536; build"),
     ("ple_window_ns", "i8", "base pause-loop window [ns]; build"),
     ("ple_max_ns", "i8", "largest window [ns]; build"),

@@ -6,7 +6,7 @@ pCPUs from its own on), PELT-based load (counts instead), throttling, other sche
 
 from __future__ import annotations
 
-from kvmgym.core import account, eevdf
+from kvmgym.core import account, eevdf, events
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     FORFEIT_6_19,
@@ -146,9 +146,14 @@ def wake(w, v, now):
     pcpu = w.pcpu[p]
     if pcpu.idle:
         set_idle(w, p, NO)
-        request_resched(w, p)
+        if w.par[0].wake_ns > 0:
+            events.set_time(w, p, now + w.par[0].wake_ns)
+        else:
+            request_resched(w, p)
         return
     vm.wakeups_queued += 1
+    if pcpu.curr == NONE:  # about to pick, for a wakeup before this one
+        return
     if pcpu.need_resched == 0 and w.par[0].wakeup_preemption and _wakeup_preempts(w, v, p):
         request_resched(w, p)
 

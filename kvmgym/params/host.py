@@ -39,6 +39,7 @@ class Costs:
     irq_handler_ns: int = _cost(1_000, "A", "500-2000", "guest handler of an IPI (flush)")
     switch_ns: int = _cost(2_000, "V, R", "1200-4000", "switch of the vCPU on a pCPU")
     halt_ns: int = _cost(6_000, "V", "5000-8000", "halt, block and wake beyond polling")
+    wake_ns: int = _cost(2_000, "A", "1000-4000", "the part of halt_ns until an idle pCPU picks a woken vCPU")
     rewarm_ns_at_1mib: int = _cost(
         48_000, "weak", "16000-144000", "cache re-warm after another VM ran, for a working set of 1 MiB"
     )

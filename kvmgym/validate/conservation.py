@@ -103,7 +103,7 @@ class Residues:
 def happened(result: Result) -> dict[str, int]:
     """How often each mechanism was seen, by name."""
     names = (
-        "ple_exits", "yields_ok", "yields_esrch", "relaxed_ok", "preemptions", "wakeups_queued", "lock_acquires",
+        "ple_exits", "yields_ok", "relaxed_ok", "preemptions", "wakeups_queued", "lock_acquires",
         "mutex_acquires", "lhp_ns", "shootdowns", "kicks", "halts", "rewarm_spent_ns",
     )  # fmt: skip
     found = {name: sum(getattr(vm, name) for vm in result.vms) for name in names}

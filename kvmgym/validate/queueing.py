@@ -12,6 +12,11 @@ from kvmgym.validate.rows import Row, ratio, statistical
 
 SERVICE_NS = 100 * US
 HOLD_NS = US
+# pCPUs, their utilisation, vCPUs, services in each world; in full and in short
+CPU_QUEUES = (
+    ((16, 0.8, 128, 1_000_000), (16, 0.9, 128, 600_000), (4, 0.8, 256, 500_000)),
+    ((16, 0.8, 64, 160_000), (4, 0.8, 64, 80_000)),
+)
 
 
 def cpu_queue(servers: int, sources: int, think: float) -> Scenario:
@@ -27,8 +32,7 @@ def cpu_queue(servers: int, sources: int, think: float) -> Scenario:
 def check_cpu_queue(lab: Lab) -> list[Row]:
     """V1: chance and mean of the wait for a pCPU, against M/M/c//N; beside it the open M/M/c."""
     rows = []
-    sizes = lab.pick(((16, 0.8, 1024), (16, 0.9, 1024), (4, 0.8, 1024), (16, 0.9, 64)), ((16, 0.8, 64), (4, 0.8, 32)))
-    for servers, load, sources in lab.each(sizes):
+    for servers, load, sources, services in lab.each(CPU_QUEUES[lab.quick]):
         think = formulas.think_for(servers, sources, load)
         exact, open_ = formulas.finite_source(servers, sources, think), formulas.erlang_c(servers, load)
         waits = lab.worlds(
@@ -36,7 +40,7 @@ def check_cpu_queue(lab: Lab) -> list[Row]:
             "none",
             _waits,
             worlds=lab.pick(64, 16),
-            duration_ns=lab.pick(240_000, 20_000) * SERVICE_NS // servers,
+            duration_ns=services * SERVICE_NS // servers,
             warmup_ns=1000 * SERVICE_NS,
         )
         case = f"c={servers} ρ={load:g} N={sources}"

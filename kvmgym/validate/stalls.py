@@ -25,7 +25,7 @@ from kvmgym.params import (
 )
 from kvmgym.stats import Interval
 from kvmgym.validate import formulas
-from kvmgym.validate.lab import FOREVER, MS, US, Lab, equal_vms, free_host, loop
+from kvmgym.validate.lab import MS, US, Lab, S, equal_vms, free_host, loop
 from kvmgym.validate.rows import Row, banded, ratio, statistical
 
 SLICE_NS = 3 * MS
@@ -50,7 +50,7 @@ def lonely_sender(vms: int) -> Scenario:
     phase of the cycle.
     """
     think = Compute(Dist.uniform(MS, MS + 24 * SLICE_NS))
-    idle = loop(Compute(Dist.constant(FOREVER)), before=_start(vms))
+    idle = loop(Compute(Dist.constant(S)), before=_start(vms))
     sends = loop(think, Shootdown("others"), Ops(), before=_start(vms))
     roles = (Role("sender", sends, 1), Role("target", idle, VCPUS - 1))
     targets = tuple(range(1, VCPUS))

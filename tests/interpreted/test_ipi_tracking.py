@@ -1,7 +1,7 @@
 """IPI tracking of the directed-yield series: what is remembered, and what forgets it. Expectations by hand.
 
-One slot a vCPU. Each target of an IPI that is sent one by one costs 2 µs here, so the slot can be watched between them; the
-handler takes 5 µs.
+One slot a vCPU. Each target of an IPI that is sent one by one costs 2 µs here, so the slot can be watched between
+them; the handler takes 5 µs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def test_x2apic_cluster_multicast_is_not_tracked():
 
 
 def test_x2apic_cluster_tracks_what_a_single_vcpu_accepts():
-    """18 vCPUs: the multicast to 1 .. 15 is untracked, and so is that to 16 and 17. With 17 the second has one receiver."""
+    """18 vCPUs: the multicast to 1 .. 15 is untracked, and so is that to 16 and 17. With 17 the second has one
+    receiver."""
     for n, remembered in ((18, (NOBODY, False)), (17, (16, True))):
         s = story((user(10), Shootdown(), FAR), *[(FAR,)] * (n - 1), ipi_mode="x2apic_cluster")
         sent = 10 + 2 * 15 + 2 * (n - 16)
@@ -123,7 +124,7 @@ def test_an_ipi_to_a_halted_vcpu_is_tracked():
     assert slot(s, "a0") == (1, True)
 
 
-# --- what the end of an interrupt clears --------------------------------------------------------------------------------
+# --- what the end of an interrupt clears ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
@@ -137,9 +138,9 @@ def test_the_eoi_of_the_ipi_itself_clears_the_senders_mark(version, phase):
 
 @pytest.mark.parametrize("version, still_pending", [("v2", False), ("v3", True)])
 def test_the_eoi_of_another_vector(version, still_pending):
-    """a2's call-function IPI reaches a0 at 10 and a1 at 12 µs: handlers to 15 and 17. a0 was sending a kick since 9; the handler
-    delays it by 5, so it arrives at a1 at 16, and is served from 17 to 22. The EOI at 17 is of the call-function vector: v2
-    forgets a0's kick there, v3 only at 22."""
+    """a2's call-function IPI reaches a0 at 10 and a1 at 12 µs: handlers to 15 and 17. a0 was sending a kick since
+    9; the handler delays it by 5, so it arrives at a1 at 16, and is served from 17 to 22. The EOI at 17 is of the
+    call-function vector: v2 forgets a0's kick there, v3 only at 22."""
     s = story((user(9), Kick("next"), FAR), (FAR,), (user(8), Shootdown(), FAR), ipi_tracking=version).until(16)
     assert s.tell(only={"send"}) == ["10us a2 send a0", "12us a2 send a1", "16us a0 send a1"]
     assert slot(s, "a0") == (1, True)
@@ -150,8 +151,9 @@ def test_the_eoi_of_another_vector(version, still_pending):
 
 @pytest.mark.parametrize("version, forgotten", [("v2", True), ("v3", False)])
 def test_a_timer_interrupt_ends_too(version, forgotten):
-    """a0 kicks a1 at 10 and blocks; its timer fires at 20, the handler ends at 25 µs. v2: any EOI clears a0's whole slot, also
-    what it has sent itself. a1's guest has interrupts off, so that it does not acknowledge meanwhile."""
+    """a0 kicks a1 at 10 and blocks; its timer fires at 20, the handler ends at 25 µs. v2: any EOI clears a0's
+    whole slot, also what it has sent itself. a1's guest has interrupts off, so that it does not acknowledge
+    meanwhile."""
     s = story(
         (user(8), Kick("next"), Block(us(10)), FAR),
         (TakeLock("l", irq_off=True), Compute(us(100), kernel_share=1.0), ReleaseLock("l"), FAR),
@@ -162,7 +164,7 @@ def test_a_timer_interrupt_ends_too(version, forgotten):
     assert slot(s.until(25), "a0") == ((NOBODY, False) if forgotten else (1, True))
 
 
-# --- the same on bare records -------------------------------------------------------------------------------------------
+# --- the same on bare records ---------------------------------------------------------------------------------------
 
 
 def records(version, n: int = 4, window_ns: int = 50_000):

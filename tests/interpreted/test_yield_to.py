@@ -76,7 +76,7 @@ def runs_next(story: Story, p: int) -> str:
     return story.name(int(eevdf.pick_vcpu(story.world, p, int(story.world.host[0]["now_ns"]))))
 
 
-# --- results ------------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 def test_esrch_when_both_queues_have_one_task():
@@ -88,20 +88,20 @@ def test_esrch_when_both_queues_have_one_task():
 
 def test_esrch_comes_before_the_look_at_the_target():
     """The same when the target is not even runnable: its pCPU has one task, and so has mine."""
-    sleeper = Vm("a", 2, work(BUSY, (user(10), Block(us(10**6)))), pin=(0, 1))
-    story = world(sleeper, vm("b", 1), until_us=100)
+    sleeper = Vm("a", 2, work(BUSY, (user(10), Block(us(10**6)))), pin=(0, 1), weight=2048)
+    story = world(sleeper, vm("b", 1), until_us=100)  # a1 ran first on p1; now b0 is alone there
     assert story.vcpu("a1")["state"] == layout.BLOCKED and story.entity("a1")["on_rq"] == 0
     assert story.world.pcpu["nr_running"].tolist() == [1, 1]
     assert yield_to(story, "a0", "a1") == layout.YIELD_ESRCH
 
 
 def test_one_task_here_but_two_there_is_no_esrch():
-    story = world(vm("a", 0, 1), vm("b", 1))  # p1: a1 runs, b0 waits
-    assert yield_to(story, "a0", "b0") == GO
+    story = world(vm("b", 1), vm("a", 0, 1))  # p1: b0 runs, a1 waits
+    assert yield_to(story, "a0", "a1") == GO
 
 
 def test_0_for_a_target_on_its_pcpu():
-    story = world(vm("a", 0, 1), vm("b", 0))  # p0: a0 runs and b0 waits; p1: a1 runs
+    story = world(vm("a", 0, 1), vm("b", 0), group_scheduling=False)  # p0: a0 runs and b0 waits; p1: a1 runs
     before = entities(story)
     assert yield_to(story, "a0", "a1") == layout.YIELD_FREE
     assert (buddies(story), rescheduled(story), entities(story)) == ({}, [], before)
@@ -109,7 +109,7 @@ def test_0_for_a_target_on_its_pcpu():
 
 def test_0_for_a_sleeping_target():
     sleeper = Vm("a", 2, work(BUSY, (user(10), Block(us(10**6)))), pin=(0, 1))
-    story = world(sleeper, vm("b", 0), vm("c", 1), delay_dequeue=False, until_us=100)
+    story = world(sleeper, vm("b", 0), vm("c", 1), delay_dequeue=False, group_scheduling=False, until_us=100)
     assert story.vcpu("a1")["state"] == layout.BLOCKED and story.entity("a1")["on_rq"] == 0
     assert yield_to(story, "a0", "a1") == layout.YIELD_FREE
     assert (buddies(story), rescheduled(story)) == ({}, [])
@@ -133,16 +133,17 @@ def test_a_delayed_task_still_counts_as_a_task_of_its_queue():
     assert yield_to(story, "a0", "a1") == layout.YIELD_FREE
 
 
-# --- success ------------------------------------------------------------------------------------------------------
+# --- success --------------------------------------------------------------------------------------------------------
 
 
 def test_success_on_another_pcpu_sets_the_buddy_at_both_levels_and_moves_nobody():
-    story = world(vm("a", 0, 1), vm("b", 0), vm("c", 1))  # p0: a0 runs, b0 waits; p1: a1 runs, c0 waits
-    assert yield_to(story, "a0", "c0") == GO
-    assert buddies(story) == {"c/p1": "c0", "p1": "c/p1"}
+    story = world(vm("b", 1), vm("a", 0, 1, weight=2048), vm("c", 0))  # p0: a0 runs, c0 waits; p1: b0 runs, a1 waits
+    assert story.tell() == ["0us a0 run p0", "0us b0 run p1"]
+    assert yield_to(story, "a0", "a1") == GO
+    assert buddies(story) == {"a/p1": "a1", "p1": "a/p1"}
     assert rescheduled(story) == [0, 1]
-    assert (story.vcpu("c0")["pcpu"], story.entity("c0")["on_rq"]) == (1, 1)
-    assert story.vcpu("c0")["state"] == layout.READY
+    assert (story.vcpu("a1")["pcpu"], story.entity("a1")["on_rq"]) == (1, 1)
+    assert story.vcpu("a1")["state"] == layout.READY
 
 
 def test_success_on_the_same_pcpu_reschedules_it_once():
@@ -167,8 +168,8 @@ def test_a_newer_hint_replaces_an_older_one():
 
 def test_the_costs_fall_on_the_targets_pcpu():
     costs = replace(Costs.zero(), yield_target_ns=1_500)
-    story = world(vm("a", 0, 1), vm("b", 1), costs=costs)
-    yield_to(story, "a0", "b0")
+    story = world(vm("b", 1), vm("a", 0, 1), costs=costs)
+    yield_to(story, "a0", "a1")
     assert story.world.pcpu["carry_ns"].tolist() == [0, 1_500]
 
 
@@ -258,7 +259,7 @@ def test_no_forfeit_at_all():
     assert leaf(story, "a0") == (0, 1.5 * MS)
 
 
-# --- the hint is a hint -----------------------------------------------------------------------------------------------
+# --- the hint is a hint ---------------------------------------------------------------------------------------------
 # One pCPU; VM a has a0, VM b has b0 and b1, so a0 runs first (labels break the tie at time 0).
 
 
@@ -272,7 +273,8 @@ def place(record, v_ms: float, deadline_ms: float) -> None:
 
 
 def test_hint_honoured_when_eligible_at_both_levels():
-    """Root: a 1, b 0, V = 1/2, so b is eligible. In b: b0 0, b1 0: b1 is eligible and the buddy, b0 is the tie's winner."""
+    """Root: a 1, b 0, V = 1/2, so b is eligible. In b: b0 0, b1 0: b1 is eligible and the buddy, b0 would win the
+    tie."""
     story = three()
     place(group_entity(story, "a/p0"), 1, 4)
     assert runs_next(story, 0) == "b0"

@@ -1,0 +1,267 @@
+"""Trace stories of the host scheduler, and of deadlocks; computed by hand, conventions in tests/stories.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from stories import FAR, hog, kernel, plain_host, story, us, user, vm, work
+
+from kvmgym import simulate
+from kvmgym.params import (
+    Barrier,
+    BarrierSpec,
+    Block,
+    Costs,
+    Get,
+    HostTask,
+    Lock,
+    LockSpec,
+    Ops,
+    Put,
+    QueueSpec,
+    Scenario,
+    Unlock,
+    Vm,
+)
+from kvmgym.simulate import DeadlockError
+
+# --- the host scheduler ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_ticks_end_slices(grouped):
+    """The same for two vCPUs in the root queue and for two VMs of one vCPU each in groups of their own."""
+    told = story(hog("a", 0), hog("b", 0), pcpus=1, group_scheduling=grouped).until(10_000).tell()
+    assert told == [
+        "0us a0 run p0",
+        "2000us a0 preempt p0",
+        "2000us b0 run p0",
+        "4000us b0 preempt p0",
+        "4000us a0 run p0",
+        "7000us a0 preempt p0",
+        "7000us b0 run p0",
+        "10000us b0 preempt p0",
+        "10000us a0 run p0",
+    ]
+
+
+def test_a_switch_costs_time():
+    """2 µs before the guest goes on: 100 µs of compute from 0 end at 102; b0's from 2000 at 2102. A wakeup costs 6
+    µs."""
+    a = vm("a", (user(100), Ops(), Block(us(50)), user(100), Ops(), FAR), pin=(0,))
+    costs = replace(Costs.zero(), switch_ns=2_000, halt_ns=6_000)
+    assert story(a, pcpus=1, costs=costs).until(500).tell() == [
+        "0us a0 run p0",
+        "102us a0 ops",
+        "102us a0 block p0",
+        "152us a0 wake p0",
+        "152us a0 run p0",
+        "152us a0 irq",
+        "258us a0 ops",
+    ]
+
+
+def woken(**host):
+    """a0 may use both pCPUs, b0 p0 only. a0 blocks at 10 µs, b0 follows on p0; a0's timer fires at 30."""
+    a = Vm("a", 1, work((user(10), Block(us(20)), FAR), name="work-a"))
+    return story(a, hog("b", 0), **host)
+
+
+def test_a_wakeup_goes_to_an_idle_pcpu():
+    assert woken(delay_dequeue=False).until(1_000).tell(leave={"irq"}) == [
+        "0us a0 run p0",
+        "10us a0 block p0",
+        "10us b0 run p0",
+        "30us a0 wake p1",
+        "30us a0 run p1",
+    ]
+
+
+def test_a_sleeper_that_never_left_its_queue_wakes_there():
+    """a0 ran 10 µs while b0 waited, so its lag is negative and it stays queued on p0 (delayed dequeue). At 30 it
+    would be owed time (b0 has 20 µs), which is forgiven: it is placed at b0's v and does not preempt. b0's slice
+    ends at 2 ms."""
+    assert woken().until(3_000).tell(leave={"irq"}) == [
+        "0us a0 run p0",
+        "10us a0 block p0",
+        "10us b0 run p0",
+        "30us a0 wake p0",
+        "2000us b0 preempt p0",
+        "2000us a0 run p0",
+    ]
+
+
+def test_a_wakeup_prefers_its_last_pcpu_when_that_is_idle():
+    """p1 went idle later than p0, so it would come first in the search."""
+    a = Vm("a", 1, work((user(10), Block(us(20)), FAR), name="work-a"), cpus=(0, 1, 2))
+    b = vm("b", (user(20), Block(us(10**6))), pin=(1,))
+    assert story(a, b, pcpus=3).until(100).tell(only={"wake"}) == ["30us a0 wake p0"]
+
+
+def test_a_wakeup_keeps_to_the_pcpus_that_are_allowed():
+    """As above, but a0 may use p0 only: it waits there although p1 is idle, and preempts b0: placed at b0's v = 20 with
+    its lag of -5 · 2, so at 30 µs, it does not at once, but b0's first slice ends at 2 ms."""
+    a = vm("a", (user(10), Block(us(20)), FAR), pin=(0,))
+    told = story(a, hog("b", 0), delay_dequeue=False).until(3_000).tell(only={"a0"}, start_us=30)
+    assert told == ["30us a0 wake p0", "2000us a0 run p0", "2000us a0 irq"]
+
+
+def three_on_two(stop_us, **b):
+    """a0 and b0 start on p0, c0 on p1 alone, where it blocks after `stop_us`. Balancing is on."""
+    a = Vm("a", 1, work((FAR,), name="work-a"))
+    c = Vm("c", 1, work((user(stop_us), Block(us(10**6))), name="work-c"))
+    return story(a, c, Vm("b", 1, work((FAR,), name="work-b"), **b), balance=True)
+
+
+def test_a_pcpu_that_goes_idle_pulls_what_waits_elsewhere():
+    assert three_on_two(600).until(5_000).tell() == [
+        "0us a0 run p0",
+        "0us c0 run p1",
+        "600us c0 block p1",
+        "600us b0 migrate p1",
+        "600us b0 run p1",
+    ]
+
+
+def test_what_ran_a_moment_ago_is_not_pulled():
+    """Within 500 µs a vCPU counts as cache-hot. c0 blocks at 400 µs; p0's tick at 1 ms hands b0 to the idle p1."""
+    assert three_on_two(400).until(5_000).tell(start_us=1) == [
+        "400us c0 block p1",
+        "1000us b0 migrate p1",
+        "1000us b0 run p1",
+    ]
+
+
+def test_pinning_forbids_the_pull():
+    """p1 may not have b0. At 2 ms a0 waits instead, but is cache-hot (it ran within 500 µs) until p0's next tick."""
+    told = three_on_two(600, pin=(0,)).until(5_000).tell()
+    assert told[2:] == [
+        "600us c0 block p1",
+        "2000us a0 preempt p0",
+        "2000us b0 run p0",
+        "3000us a0 migrate p1",
+        "3000us a0 run p1",
+    ]
+
+
+def test_nothing_is_pulled_when_all_are_pinned_or_balancing_is_off():
+    told = story(hog("a", 0), hog("b", 0), balance=True).until(20_000)
+    assert told.tell(only={"migrate"}) == []
+    assert int(told.world.pcpu[1]["used_ns"]) == 0
+
+
+def test_a_host_task_takes_its_share():
+    """noise runs 100 µs, sleeps 900. It first runs when a0's slice ends at 2 ms, and leaves at 2.1 with a lag of
+    0.95 ms. When it wakes at 3 ms, a0 is at 2.9 ms: noise is placed at 2.9 - 0.95 * 2 = 1.0 ms, V = 1.95, so a0 is
+    ineligible and preempted."""
+    noise = HostTask("noise", us(100), us(900), pin=0)
+    told = story(hog("a", 0), pcpus=1, tasks=(noise,)).until(3_500).tell(leave={"ops"})
+    assert told == [
+        "0us a0 run p0",
+        "2000us a0 preempt p0",
+        "2000us noise run p0",
+        "2100us noise block p0",
+        "2100us a0 run p0",
+        "3000us noise wake p0",
+        "3000us a0 preempt p0",
+        "3000us noise run p0",
+        "3100us noise block p0",
+        "3100us a0 run p0",
+    ]
+
+
+def test_a_host_task_competes_with_a_whole_vm():
+    """In groups: VM a has two vCPUs on the pCPU, but no more than the task's weight together: 1/2, 1/4 and 1/4."""
+    a = vm("a", (FAR,), (FAR,), pin=(0, 0))
+    told = story(a, pcpus=1, tasks=(HostTask("hog", us(10_000)),), group_scheduling=True).until(240_000)
+    running = {}
+    lines = [line.split() for line in told.tell(only={"run"})]
+    for (start, who, *_), (end, *_) in zip(lines, [*lines[1:], ["240000us"]], strict=True):
+        running[who] = running.get(who, 0) + float(end[:-2]) - float(start[:-2])
+    assert sum(running.values()) == 240_000
+    for who, share in (("hog", 120_000), ("a0", 60_000), ("a1", 60_000)):
+        assert abs(running[who] - share) <= 6_000, who
+
+
+# --- deadlocks ------------------------------------------------------------------------------------------------------
+
+
+def test_a_deadlock_at_two_barriers_is_reported():
+    """a0 waits at x for a1, which waits at y for a0. VM b goes on, which does not hide it."""
+    a = vm(
+        "a",
+        (user(10), Barrier("x"), Barrier("y")),
+        (user(20), Barrier("y"), Barrier("x")),
+        pin=(0, 1),
+        barriers=(BarrierSpec("x"), BarrierSpec("y")),
+    )
+    told = story(hog("b", 0), a)
+    with pytest.raises(DeadlockError) as caught:
+        told.until(10_000)
+    assert str(caught.value).splitlines() == [
+        "deadlock in VM 'a' at 2010 us: nobody can go on",  # a0 gets p0 at 2 ms
+        "  vCPU 0 waits at 'x'",
+        "  vCPU 1 waits at 'y'",
+    ]
+
+
+def test_a_deadlock_of_a_mutex_and_a_barrier_is_reported():
+    a = vm(
+        "a",
+        (Lock("m"), user(10), Barrier("x"), Unlock("m")),
+        (user(5), Lock("m"), Unlock("m"), Barrier("x")),
+        pin=(0, 1),
+        locks=(LockSpec("other"), LockSpec("m", kind="mutex")),
+        barriers=(BarrierSpec("x"),),
+    )
+    with pytest.raises(DeadlockError) as caught:
+        story(a).until(10_000)
+    assert str(caught.value).splitlines() == [
+        "deadlock in VM 'a' at 10 us: nobody can go on",
+        "  vCPU 0 waits at 'x'",
+        "  vCPU 1 waits for lock 'm', held by vCPU 0",
+    ]
+
+
+def test_a_deadlock_of_spinners_at_a_barrier_is_reported():
+    """They spin 100 µs before they block; nobody waits that long for the report."""
+    a = vm(
+        "a",
+        (user(10), Barrier("x"), Barrier("y")),
+        (user(20), Barrier("y"), Barrier("x")),
+        pin=(0, 1),
+        barriers=(BarrierSpec("x", 100_000), BarrierSpec("y", 100_000)),
+    )
+    with pytest.raises(DeadlockError, match="at 20 us"):
+        story(a).until(10_000)
+
+
+def test_simulate_reports_a_deadlock_too():
+    a = vm(
+        "a", (user(10), Barrier("x")), (user(20), Barrier("x"), Barrier("x")), pin=(0, 1), barriers=(BarrierSpec("x"),)
+    )
+    waits = vm("b", (user(10), Put("q"), Get("r")), (user(10), Get("q"), Get("q"), Put("r")), pin=(0, 1),
+               queues=(QueueSpec("q", 2), QueueSpec("r", 1)))  # fmt: skip
+    scenario = Scenario("stuck", plain_host(2), (a, waits))
+    with pytest.raises(DeadlockError, match=r"VM 'b'(.|\n)*vCPU 0 waits at 'r'\n  vCPU 1 waits at 'q'"):
+        simulate(scenario, "legacy", duration_ns=10**7, warmup_ns=0)
+
+
+def test_waiting_for_a_timer_is_no_deadlock():
+    a = vm(
+        "a",
+        (user(10), Barrier("x"), FAR),
+        (Block(us(500)), Barrier("x"), FAR),
+        pin=(0, 1),
+        barriers=(BarrierSpec("x"),),
+    )
+    assert story(a).until(2_000).tell(only={"wake"}) == ["500us a1 wake p1", "500us a0 wake p0"]
+
+
+def test_orders_of_locks_that_can_deadlock_are_refused_before_anything_runs():
+    spinlocks = (LockSpec("l"), LockSpec("m"))
+    both = (Lock("l"), Lock("m"), kernel(1), Unlock("m"), Unlock("l"))
+    crossed = (Lock("m"), Lock("l"), kernel(1), Unlock("l"), Unlock("m"))
+    with pytest.raises(ValueError, match="both orders"):
+        vm("a", both, crossed, pin=(0, 1), locks=spinlocks)

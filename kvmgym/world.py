@@ -6,6 +6,7 @@ makes E of them, one for each seed. The engine never sees a scenario.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -385,13 +386,14 @@ class Blueprint:
         return rows.reshape(-1)
 
     def _placement(self) -> list[int]:
-        """Where each vCPU starts: dealt round the pCPUs that it may use, across all VMs."""
-        places, dealt = [], 0
-        for vm in self.vms:
-            for i in range(vm.vcpus):
-                allowed = self._allowed(vm, i)
-                places.append(allowed[dealt % len(allowed)])
-                dealt += vm.pin is None
+        """Where each vCPU starts: dealt round the pCPUs that it may use, across all VMs in the order of their labels."""
+        places, dealt = [0] * self.vcpus, 0
+        for v in sorted(range(self.vcpus), key=self.labels.__getitem__):
+            g = bisect_right(self.firsts, v) - 1
+            vm, i = self.vms[g], v - self.firsts[g]
+            allowed = self._allowed(vm, i)
+            places[v] = allowed[dealt % len(allowed)]
+            dealt += vm.pin is None
         return places
 
     def worlds(self, seeds: Sequence[int]) -> Bytes:

@@ -159,8 +159,8 @@ def spun_since(vcpu, now):
 
 @jit
 def settle(w):
-    """Bring every counter up to now, so that the sums are exact at this instant. Measuring changes no course: a spin that
-    goes on keeps its start, and readers add `spun_since`."""
+    """Bring every counter up to now, so that the sums are exact at this instant. Measuring changes no course: a spin
+    that goes on keeps its start, and readers add `spun_since`."""
     now = w.host[0].now_ns
     for v in range(w.par[0].vcpus):
         vcpu = w.vcpu[v]

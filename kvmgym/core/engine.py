@@ -60,8 +60,8 @@ def boot(w, random_phases):
 
 @jit
 def _random_phase(w, p):
-    """Draw what is left of the first slice of each entity of a root queue from the stream of its own first vCPU, and the
-    tick offset from that of the entity with the lowest label, so that labels decide and not places."""
+    """Draw what is left of the first slice of each entity of a root queue from the stream of its own first vCPU, and
+    the tick offset from that of the entity with the lowest label, so that labels decide and not places."""
     lowest = NONE
     k = w.rq[p].head
     while k != NONE:

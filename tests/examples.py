@@ -108,4 +108,13 @@ def old_kernel():
     return Scenario("old-kernel", host, (Vm("locks", 5, blocking()), Vm("step", 3, stepwise())))
 
 
-EXAMPLES = {example.__name__: example() for example in (mixed, crowded, wide, old_kernel)}
+def broad():
+    """More pCPUs than bits in a word, most of them idle; one VM is confined to six of them."""
+    guests = (
+        Vm("few", 20, blocking(), cpus=(1, 30, 31, 32, 33, 39)),
+        Vm("step", 24, stepwise("steps"), lock_kind="fifo"),
+    )
+    return Scenario("broad", Host(40, ple=QUICK, slice_ns=300 * US, migration_cost_ns=20 * US), guests, (HOG,))
+
+
+EXAMPLES = {example.__name__: example() for example in (mixed, crowded, wide, old_kernel, broad)}

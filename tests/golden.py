@@ -22,8 +22,8 @@ RUNS = (  # example, policy, seed, duration in ns: each fills most of the trace
     ("mixed", "relaxed", 2, 3_000_000),
     ("crowded", "random", 3, 2_000_000),
     ("crowded", "strict", 4, 2_000_000),
-    ("wide", "relaxed", 5, 1_500_000),
-    ("wide", "legacy-i-bug", 6, 1_500_000),
+    ("wide", "relaxed", 5, 1_200_000),
+    ("wide", "legacy-i-bug", 6, 1_200_000),
     ("old_kernel", "none", 7, 12_000_000),
 )
 COUNTED = {

@@ -6,6 +6,8 @@ queues in a line or barriers that every role passes once a loop. So whatever hap
 
 from dataclasses import fields
 
+import numba
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from kvmgym.params import (
@@ -50,6 +52,13 @@ US, MS = 1_000, 1_000_000
 SWITCHES = ("group_scheduling", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short",
             "pick_buddy", "next_buddy", "balance")  # fmt: skip
 WEIGHTS = (2, 100, 1024, 1024, 5000, 262_144)
+
+
+def many(n):
+    """Settings for n examples, few where plain Python interprets them, which may take their time to draw."""
+    n = max(2, n // 30) if numba.config.DISABLE_JIT else n
+    return settings(max_examples=n, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
 
 policies = st.sampled_from([policy.name for policy in POLICIES])
 seeds = st.integers(0, 2**32)
@@ -220,7 +229,7 @@ def workloads(draw, name="w"):
 def vms(draw, pcpus, place):
     """A VM whose vCPUs are pinned, confined or free."""
     workload = draw(workloads(f"w{place}"))
-    vcpus = draw(st.integers(len(workload.roles), 6))
+    vcpus = draw(st.integers(len(workload.roles), draw(st.sampled_from((4, 6, 6, 6, 40)))))  # more than bits in a word
     where = draw(st.sampled_from(("free", "free", "pinned", "confined")))
     numbers = st.integers(0, pcpus - 1)
     return Vm(

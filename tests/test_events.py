@@ -4,8 +4,9 @@ import heapq
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from strategies import many
 
 from kvmgym.core import events
 from kvmgym.core.jit import jit
@@ -43,7 +44,7 @@ def changes(draw):
     return sources, draw(st.lists(st.tuples(st.integers(0, sources - 1), times), min_size=1, max_size=200))
 
 
-@settings(max_examples=200)
+@many(200)
 @given(changes())
 def test_the_winner_is_the_least_time_and_then_the_least_leaf(given_changes):
     sources, sequence = given_changes

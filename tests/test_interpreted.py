@@ -11,13 +11,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 # Their expectations must hold compiled and plain.
-BOTH_WAYS = (
-    "test_on_spin.py",
-    "test_twin.py",
-    "test_stories_guest.py",
-    "test_stories_host.py",
-    "test_stories_yield.py",
-)
+STORIES = ("test_stories_guest.py", "test_stories_host.py", "test_stories_yield.py")
+BOTH_WAYS = ("test_on_spin.py", "test_twin.py", *STORIES)
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="this run is interpreted already")

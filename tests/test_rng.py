@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numba
 import numpy as np
 import pytest
 from examples import EXAMPLES, MS, US, blocking
@@ -30,10 +31,13 @@ from kvmgym.params import (
     Workload,
 )
 from kvmgym.simulate import simulate
-from kvmgym.world import Blueprint, quantile_table
+from kvmgym.tables import quantile_table
+from kvmgym.world import Blueprint
 
 # Vigna's splitmix64.c from seed 1234567, as many libraries quote it
 SPLITMIX64 = (6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821)
+
+SAMPLE = 10_000 if numba.config.DISABLE_JIT else 4_000_000
 
 DISTS = {
     "exponential": Dist.exponential(20 * US),
@@ -129,7 +133,7 @@ def test_streams_of_vcpus_and_seeds_differ_and_do_not_overlap():
 
 @pytest.mark.parametrize("bound", [1, 2, 7, 1000, 2**31 - 1])
 def test_below_is_uniform_on_its_range(bound):
-    out = words(200_000, bound=bound)
+    out = words(SAMPLE // 10, bound=bound)
     assert out.min() >= 0 and out.max() < bound
     spread = 5 * bound / math.sqrt(12 * len(out))
     assert abs(out.mean() - (bound - 1) / 2) <= spread
@@ -156,7 +160,7 @@ def test_the_mean_of_a_table_is_the_distributions(name):
 @pytest.mark.parametrize("name", DISTS)
 def test_draws_follow_the_table_and_the_distribution(name):
     """The mean within 0.1 % and 5 standard errors of it, and quantiles within 5 standard errors and 1 %."""
-    dist, n = DISTS[name], 4_000_000
+    dist, n = DISTS[name], SAMPLE
     out = np.sort(draws(dist, n))
     error = out.std() / math.sqrt(n)
     assert abs(out.mean() - dist.mean_ns) < 1e-3 * dist.mean_ns + 5 * error
@@ -198,9 +202,9 @@ def test_branches_come_up_by_weight(weights):
     kept = np.array([weight for weight in weights if weight > 0]) / sum(weights)
     counts = np.zeros(len(kept), np.int64)
     with np.errstate(over="ignore"):
-        count_choices(row, blueprint.static, 0, 0, counts, 1_000_000)
+        count_choices(row, blueprint.static, 0, 0, counts, SAMPLE)
     limit = {1: 10.8, 2: 13.8, 3: 16.3, 19: 43.8}[len(kept) - 1]  # 99.9 % points of chi square
-    assert counts.sum() == 1_000_000 and chi_square(counts, kept) < limit
+    assert counts.sum() == SAMPLE and chi_square(counts, kept) < limit
 
 
 @pytest.mark.parametrize("zipf", [0.0, 1.0, 2.5])
@@ -210,7 +214,7 @@ def test_locks_of_a_group_are_chosen_by_zipf(zipf):
     shares = 1.0 / np.arange(1, 9) ** zipf
     counts = np.zeros(8, np.int64)
     with np.errstate(over="ignore"):
-        count_choices(row, blueprint.static, 0, 0, counts, 1_000_000)
+        count_choices(row, blueprint.static, 0, 0, counts, SAMPLE)
     assert chi_square(counts, shares / shares.sum()) < 24.3  # 99.9 % point at 7 degrees of freedom
 
 

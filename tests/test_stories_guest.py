@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from stories import FAR, SPINS, hog, hold, one_lock, story, us, user, vm
 
 from kvmgym.params import (
@@ -129,6 +130,29 @@ def test_a_waiter_with_interrupts_off_does_not_take_them_either():
         "60us a1 unlock l",
         "60us a1 irq",
     ]
+
+
+def test_a_preempted_vcpu_comes_back_with_interrupts_still_off():
+    """a1 shares p1 with b0: it runs 0-2 and 4-5 ms to finish a hold of 3 ms. a0's kick arrives at 2.5 ms."""
+    a = vm("a", (user(2_498), Kick("next"), FAR), (*hold("l", 3_000, irq_off=True), FAR), pin=(0, 1), locks=one_lock())
+    told = story(a, hog("b", 1), costs=IPI_COSTS).until(6_000).tell(only={"send", "unlock", "irq"})
+    assert told == ["2500us a0 send a1", "5000us a1 unlock l", "5000us a1 irq"]
+
+
+@pytest.mark.parametrize("kind, granted", [("fifo", 50), ("tas", 53)])
+def test_a_waiter_within_a_handler_goes_on_after_it(kind, granted):
+    """a1 spins from 5 µs, takes a2's kick at 48 and is in its handler until 53; a0 releases at 50. A fifo lock is
+    its own at once; of a tas lock it knows when it looks again. Either way it holds it for 10 µs from 53 on."""
+    a = vm(
+        "a",
+        (*hold("l", 50), FAR),
+        (user(5), *hold("l", 10), FAR),
+        (user(46), Kick("prev"), FAR),
+        pin=(0, 1, 2),
+        locks=one_lock(kind),
+    )
+    told = story(a, pcpus=3, costs=IPI_COSTS).until(100).tell(only={"irq", "lock", "unlock"}, start_us=1)
+    assert told == ["48us a1 irq", "50us a0 unlock l", f"{granted}us a1 lock l", "63us a1 unlock l"]
 
 
 def test_an_interrupt_delays_what_it_interrupts():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from stories import FAR, hog, kernel, plain_host, story, us, user, vm, work
+from stories import FAR, hog, hold, kernel, plain_host, story, us, user, vm, work
 
 from kvmgym import simulate
 from kvmgym.params import (
@@ -62,6 +62,43 @@ def test_a_switch_costs_time():
     ]
 
 
+WAKE_COSTS = replace(Costs.zero(), halt_ns=6_000, wake_ns=2_000, switch_ns=3_000)
+
+
+def test_an_idle_pcpu_takes_a_while_to_wake_up():
+    """The first switch costs 3 µs. 2 of the 6 µs of the wakeup pass before a0 is on its pCPU, the others before
+    its guest goes on, at 39 µs: 39 + 1974 = 2013."""
+    a = vm("a", (user(10), Block(us(20)), user(1_974), Ops(), FAR), pin=(0,))
+    assert story(a, pcpus=1, costs=WAKE_COSTS).until(3_000).tell() == [
+        "0us a0 run p0",
+        "13us a0 block p0",
+        "33us a0 wake p0",
+        "35us a0 run p0",
+        "35us a0 irq",
+        "2013us a0 ops",
+    ]
+
+
+def test_the_cost_of_a_wakeup_is_paid_once():
+    """As above, a0 computes from 39 µs on. b0 wakes at 500 (and does not preempt), gets p0 when a0's slice ends at
+    4 ms, pays its 6 µs and runs 10. a0 comes back for the 3 µs of a switch: 5000 - 3961 = 1039 µs from 4019 on."""
+    a = vm("a", (user(10), Block(us(20)), user(5_000), Ops(), FAR), pin=(0,))
+    b = vm("b", (user(10), Block(us(474)), user(10), Block(us(10**6))), pin=(0,))
+    told = story(a, b, pcpus=1, costs=WAKE_COSTS, delay_dequeue=False).until(6_000)
+    assert told.tell(only={"run", "block", "wake"})[:9] == [
+        "0us a0 run p0",
+        "13us a0 block p0",
+        "13us b0 run p0",
+        "26us b0 block p0",
+        "33us a0 wake p0",
+        "35us a0 run p0",
+        "500us b0 wake p0",
+        "4000us b0 run p0",
+        "4016us b0 block p0",
+    ]
+    assert told.tell(only={"a0"}, start_us=4_001) == ["4016us a0 run p0", "5058us a0 ops"]
+
+
 def woken(**host):
     """a0 may use both pCPUs, b0 p0 only. a0 blocks at 10 µs, b0 follows on p0; a0's timer fires at 30."""
     a = Vm("a", 1, work((user(10), Block(us(20)), FAR), name="work-a"))
@@ -100,8 +137,8 @@ def test_a_wakeup_prefers_its_last_pcpu_when_that_is_idle():
 
 
 def test_a_wakeup_keeps_to_the_pcpus_that_are_allowed():
-    """As above, but a0 may use p0 only: it waits there although p1 is idle, and preempts b0: placed at b0's v = 20 with
-    its lag of -5 · 2, so at 30 µs, it does not at once, but b0's first slice ends at 2 ms."""
+    """a0 may use p0 only, so it waits there although p1 is idle. It left with a lag of -5 µs (V = 5, v = 10) and comes
+    back at 20 + 5 * 2 = 30 beside b0's 20, so it does not preempt; b0's first slice ends at 2 ms."""
     a = vm("a", (user(10), Block(us(20)), FAR), pin=(0,))
     told = story(a, hog("b", 0), delay_dequeue=False).until(3_000).tell(only={"a0"}, start_us=30)
     assert told == ["30us a0 wake p0", "2000us a0 run p0", "2000us a0 irq"]
@@ -246,6 +283,28 @@ def test_simulate_reports_a_deadlock_too():
     scenario = Scenario("stuck", plain_host(2), (a, waits))
     with pytest.raises(DeadlockError, match=r"VM 'b'(.|\n)*vCPU 0 waits at 'r'\n  vCPU 1 waits at 'q'"):
         simulate(scenario, "legacy", duration_ns=10**7, warmup_ns=0)
+
+
+def test_a_free_lock_that_a_preempted_waiter_has_yet_to_see_is_no_deadlock():
+    """a1 (with b0 on p1) waits from 100 µs and is preempted at 2 ms. a0 releases the tas lock at 2.5 ms and halts
+    at the barrier: nobody in the VM runs, but a1 will find the lock free at 4 ms."""
+    a = vm(
+        "a",
+        (*hold("l", 2_500), Barrier("x"), FAR),
+        (user(100), *hold("l", 10), Barrier("x"), FAR),
+        pin=(0, 1),
+        locks=(LockSpec("l", kind="tas"),),
+        barriers=(BarrierSpec("x"),),
+    )
+    told = story(a, hog("b", 1)).until(5_000).tell(only={"lock", "unlock", "block", "wake"})
+    assert told == [
+        "0us a0 lock l",
+        "2500us a0 unlock l",
+        "2500us a0 block p0",
+        "4000us a1 lock l",
+        "4010us a1 unlock l",
+        "4010us a0 wake p0",
+    ]
 
 
 def test_waiting_for_a_timer_is_no_deadlock():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from stories import FAR, SPINS, hog, hold, one_lock, story, user, vm
+from stories import FAR, SPINS, hog, hold, kernel, one_lock, story, us, user, vm
 
-from kvmgym.params import Barrier, BarrierSpec, Costs, LockSpec, Ops, Ple
+from kvmgym.params import Barrier, BarrierSpec, Block, Costs, LockSpec, Ops, Ple, Shootdown
 
 # --- pause-loop exits -----------------------------------------------------------------------------------------------
 
@@ -71,8 +71,9 @@ def test_the_window_is_kept_from_one_lock_to_the_next():
 
 
 def test_user_mode_spins_never_exit():
-    """Intel exits in ring 0 only. a0 spins at the barrier for 50 µs, 25 windows long."""
-    a = vm("a", (Barrier("x"), FAR), (user(50), Barrier("x"), FAR), pin=(0, 1), barriers=(BarrierSpec("x", 100_000),))
+    """Intel exits in ring 0 only. a0 spins at the barrier for 40 µs, 20 windows long, after a stretch in ring 0."""
+    barrier = (BarrierSpec("x", 100_000),)
+    a = vm("a", (kernel(10), Barrier("x"), FAR), (user(50), Barrier("x"), FAR), pin=(0, 1), barriers=barrier)
     assert story(a).until(200).tell(only=SPINS) == []
 
 
@@ -184,12 +185,52 @@ def yielder_descheduled(policy="legacy", a2_comes_us=10**6):
     return story(hog("b", 0), a, hog("c", 1), pcpus=3, policy=policy)
 
 
-FLAGS = ("in_spin_loop", "dy_eligible", "preempted", "ready", "preempted_in_kernel")
+FLAGS = ("in_spin_loop", "dy_eligible", "preempted", "ready", "preempted_in_kernel", "blocking")
 
 
 def flags(told, name):
     """The names of the flags that are set."""
     return {flag for flag in FLAGS if told.vcpu(name)[flag]}
+
+
+def test_a_yielder_that_stays_on_its_pcpu_is_out_of_its_spin_loop():
+    """a1 is alone on p1, so it is picked again at once."""
+    told = holder_preempted("legacy").until(4_103)
+    assert told.tell()[-1] == "4102us a0 run p0"
+    assert flags(told, "a1") == set()
+
+
+def woken_while_a1_spins(policy, **costs):
+    """a1 spins on p1 with exits at 2, 6, 14, 30 µs. a2's timer fires at 29 µs; its idle p2 takes 2 µs to wake up."""
+    a = vm(
+        "a",
+        (*hold("l", 50), FAR),
+        (*hold("l", 10), FAR),
+        (user(5), Block(us(24)), FAR),
+        pin=(0, 1, 2),
+        locks=one_lock(),
+    )
+    return story(a, pcpus=3, policy=policy, costs=replace(Costs.zero(), wake_ns=2_000, **costs))
+
+
+def test_the_flags_of_a_halted_and_of_a_woken_vcpu():
+    """A halted one is blocking and not ready; one that is really woken is ready, not preempted, until it runs."""
+    told = woken_while_a1_spins("none")
+    assert [flags(told.until(t), "a2") for t in (4, 6, 28, 29, 30, 31)] == [
+        set(),
+        {"blocking"},
+        {"blocking"},
+        {"ready"},
+        {"ready"},
+        set(),
+    ]
+
+
+@pytest.mark.parametrize("policy, attempt", [("legacy", ["30us a1 yield_to a2 = -ESRCH"]), ("relaxed", [])])
+def test_mainline_tries_a_woken_vcpu_and_the_series_does_not(policy, attempt):
+    """p1 and p2 have one task each, so the attempt is refused; the exit finds nobody else."""
+    told = woken_while_a1_spins(policy).until(40).tell(start_us=29)
+    assert told == ["29us a2 wake p2", "30us a1 PLE", *attempt, "30us a1 no target", "31us a2 run p2", "31us a2 irq"]
 
 
 def test_a_descheduled_yielder_stays_in_its_spin_loop_until_it_runs():
@@ -228,8 +269,8 @@ def test_a_descheduled_spinner_passes_for_a_kernel_mode_target_and_is_toggled(po
 
 
 def test_preempted_within_an_exit_that_found_no_target():
-    """Window 2 µs, constant; an exit takes 10 µs: exits at 12 k - 10 µs, the 167th from 1994 to 2004. The tick at 2 ms takes
-    the spinner off its pCPU within the handler, so it stays in its spin loop."""
+    """Window 2 µs, constant; an exit takes 10 µs: exits at 12 k - 10 µs, the 167th from 1994 to 2004. The tick at
+    2 ms takes the spinner off its pCPU within the handler, so it stays in its spin loop."""
     a = vm("a", hold("l", 10_000), hold("l", 10), pin=(0, 1), locks=one_lock())
     host = {"costs": replace(Costs.zero(), ple_exit_ns=10_000), "ple": Ple(window_ns=2_000, grow=1)}
     told = story(a, hog("b", 1), **host).until(2_001)
@@ -248,12 +289,14 @@ def test_preempted_between_two_exits():
 
 
 def test_preempted_within_an_interrupt_handler_counts_as_kernel():
-    """a0 computes in user mode; a1's kick reaches it at 1998 µs, the tick preempts it at 2000 within the handler."""
-    a = vm("a", (FAR,), (user(1_998), Kick("prev"), FAR), pin=(0, 1))
+    """a0 computes in user mode; a1's IPI reaches it at 1998 µs, the tick preempts it at 2000, 2 of 5 µs into the
+    handler. It does the rest when it runs again at 4 ms."""
+    a = vm("a", (FAR,), (user(1_998), Shootdown(), FAR), pin=(0, 1))
     costs = replace(Costs.zero(), irq_handler_ns=5_000)
-    told = story(a, hog("b", 0), costs=costs).until(2_001)
+    told = story(a, hog("b", 0), costs=costs, policy="none").until(2_001)
     assert told.tell(start_us=1_998)[:3] == ["1998us a1 send a0", "1998us a0 irq", "2000us a0 preempt p0"]
     assert flags(told, "a0") == {"preempted", "ready", "preempted_in_kernel"}
+    assert told.until(4_100).tell(only={"ack"}) == ["4003us a0 ack a1"]
 
 
 def test_preempted_in_user_mode_is_not_latched_as_kernel():

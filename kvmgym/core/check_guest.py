@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmgym.core import activity
+from kvmgym.core import account, activity
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -178,7 +178,8 @@ def _times(w, v):
         ran += here
         unspent = max(0, vcpu.overhead_until_ns - now)
     worked = vcpu.overhead_ns - unspent
-    return 0 if vcpu.spin_ns >= 0 and worked >= 0 and vcpu.spin_ns + worked <= ran else at(SPIN_TIME, v)
+    spun = vcpu.spin_ns + account.spun_since(vcpu, now)
+    return 0 if spun >= 0 and worked >= 0 and spun + worked <= ran else at(SPIN_TIME, v)
 
 
 @jit

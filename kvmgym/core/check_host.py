@@ -99,9 +99,7 @@ def pcpu(w, p):
     if here < 0 or pcpu.used_ns + pcpu.idle_ns + here != now - w.host[0].window_since_ns:
         return at(PCPU_TIME, p)
     if pcpu.curr == NONE or pcpu.idle:
-        stopped = running == 0 and pcpu.next_tick_ns == INF and w.tree_ns[p] == INF
-        fits = pcpu.curr == NONE and pcpu.idle != pcpu.need_resched and (pcpu.need_resched or stopped)
-        return 0 if fits else at(PCPU_IDLE, p)
+        return 0 if _idle_fits(w, p) else at(PCPU_IDLE, p)
     vcpu = w.vcpu[pcpu.curr]
     if vcpu.pcpu != p or not (vcpu.state == RUNNING or (vcpu.state == BLOCKED and pcpu.need_resched)):
         return at(PCPU_CURR, p)
@@ -114,6 +112,17 @@ def pcpu(w, p):
     if w.tree_ns[p] != min(pcpu.ev_ns, pcpu.next_tick_ns):
         return at(PCPU_LEAF, p)
     return 0 if pcpu.ev_ns == _next_change(w, vcpu) else at(PCPU_EVENT, p)
+
+
+@jit
+def _idle_fits(w, p):
+    """True when a pCPU that nobody runs on sleeps with nothing to do, or wakes up for a vCPU, or is to pick one."""
+    pcpu = w.pcpu[p]
+    if pcpu.curr != NONE or pcpu.next_tick_ns != INF:
+        return False
+    if pcpu.idle:
+        return pcpu.need_resched == 0 and pcpu.nr_running == 0 and w.tree_ns[p] == INF
+    return pcpu.need_resched == 1 or w.tree_ns[p] <= w.host[0].now_ns + w.par[0].wake_ns
 
 
 @jit

@@ -27,7 +27,7 @@ VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
         PCPU_EVENT: "the pCPU's next change is not the one that its vCPU's activity brings",
         PCPU_TICK: "the pCPU's next tick is off its grid, or more than a period away",
         PCPU_CURR: "the vCPU on the pCPU neither runs there nor is about to leave it",
-        PCPU_IDLE: "the pCPU is idle with work, or without work and not idle",
+        PCPU_IDLE: "nobody runs on the pCPU, and it is not idle, waking up or about to pick; or it is idle with work",
         PCPU_COUNTS: "nr_running or nr_ready of the pCPU is not the number of its queued or ready vCPUs",
         PCPU_TIME: "the pCPU's busy, idle and overhead times do not add up",
         IDLE_LIST: "the list of idle pCPUs is broken",

@@ -1,7 +1,7 @@
 """`kvmgym validate`: the simulator against exact and closed-form results. CHECKS is the one table.
 
-A check makes scenarios in which theory knows the answer, runs them, and compares. Every scenario is public input: nothing
-here reaches into the engine. Left out: V9, the published series on its own scenario, which `kvmgym compare` shows.
+A check makes scenarios in which theory knows the answer, runs them, and compares. Every scenario is public input:
+nothing here reaches into the engine. Left out: V9, the published series on its own scenario (`kvmgym compare`).
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def run_checks(
 ) -> list[Outcome]:
     """Run the checks named in `ids` (None: all), in the order of CHECKS.
 
-    quick: shorter runs with fewer rows and wider intervals, which then say so. progress: called with the share done and the
-    check that runs. The results do not depend on `threads`. Errors: ValueError for an unknown check or threads < 1.
+    quick: shorter runs with fewer rows and wider intervals, which then say so. progress: called with the share done and
+    the check that runs. The results do not depend on `threads`. Errors: ValueError for an unknown check or threads < 1.
     """
     names = [check.id for check in CHECKS]
     for name in ids or ():

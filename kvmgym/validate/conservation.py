@@ -103,7 +103,7 @@ class Residues:
 def happened(result: Result) -> dict[str, int]:
     """How often each mechanism was seen, by name."""
     names = (
-        "ple_exits", "yields_ok", "relaxed_ok", "preemptions", "wakeups_queued", "lock_acquires",
+        "ple_exits", "yields_ok", "yields_esrch", "relaxed_ok", "preemptions", "wakeups_queued", "lock_acquires",
         "mutex_acquires", "lhp_ns", "shootdowns", "kicks", "halts", "rewarm_spent_ns",
     )  # fmt: skip
     found = {name: sum(getattr(vm, name) for vm in result.vms) for name in names}
@@ -115,7 +115,7 @@ def happened(result: Result) -> dict[str, int]:
 
 
 def scenarios(quick: bool) -> tuple[Scenario, ...]:
-    """All named scenarios (quick: the small ones), and `everything` on four kinds of host."""
+    """All named scenarios (quick: the small ones), and `everything` on five kinds of host."""
     named = tuple(scenario for scenario in SCENARIOS if not quick or scenario.host.pcpus <= 4)
     return (
         *named,
@@ -123,6 +123,7 @@ def scenarios(quick: bool) -> tuple[Scenario, ...]:
         everything(start="random", group_scheduling=False, forfeit="pre-6.19", hz=250),
         everything(delay_dequeue=False, place_lag=False, next_buddy=True, run_to_parity=False),
         everything(start="random", balance=False, forfeit="none", hz=100),
+        everything(start="random", pcpus=16),
     )
 
 

@@ -1,4 +1,4 @@
-"""V10, V11: where no policy can gain anything, none does; and no policy of the kernel takes CPU time from an equal VM."""
+"""V10, V11: where no policy can gain anything, none does; and no policy takes CPU time from an equal VM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kvmgym.params import Compute, Dist, Host, Kick, Lock, LockSpec, Ops, Scenar
 from kvmgym.policies import POLICIES
 from kvmgym.scenarios import equal_vms as unpinned_vms
 from kvmgym.stats import paired_gain
-from kvmgym.validate.lab import MS, US, S, Lab, equal_vms, loop
+from kvmgym.validate.lab import MS, US, Lab, S, equal_vms, loop
 from kvmgym.validate.rows import LEVEL, Row, banded, bounded
 
 BASELINE = "legacy"
@@ -38,7 +38,7 @@ def check_controls(lab: Lab) -> list[Row]:
                 scenario,
                 policy,
                 lambda result: result.ops_per_s,
-                worlds=lab.pick(16, 4),
+                worlds=lab.pick(8, 4),
                 duration_ns=lab.pick(1000 * MS, 200 * MS),
                 warmup_ns=50 * MS,
             )

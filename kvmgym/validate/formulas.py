@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,17 +49,19 @@ def finite_source(servers: int, sources: int, think: float) -> Queue:
 
 def _birth_death(servers: int, sources: int, think: float) -> Sequence[float]:
     """The stationary probabilities of 0 .. sources customers in the system."""
-    weights = [1.0]
+    logs = [0.0]
     for n in range(1, sources + 1):
-        weights.append(weights[-1] * (sources - n + 1) / think / min(n, servers))
-    total = sum(weights)
+        logs.append(logs[-1] + math.log((sources - n + 1) / think / min(n, servers)))
+    largest = max(logs)
+    weights = [math.exp(log - largest) for log in logs]
+    total = math.fsum(weights)
     return [weight / total for weight in weights]
 
 
 def think_for(servers: int, sources: int, load: float) -> float:
     """The mean think time at which the servers of a finite-source queue are busy for a share `load` of the time."""
     low, high = 0.0, 2 * sources / (servers * load)
-    for _ in range(100):
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (
             (middle, high) if finite_source(servers, sources, middle).throughput > servers * load else (low, middle)
@@ -97,21 +100,21 @@ def shootdown_latency(vms: int, targets: int, slice_: float) -> float:
     (2.625, 8.25)
     """
     cycle = vms * slice_
-    return cycle - slice_ - cycle / (targets + 1) * (1 - vms ** -(targets + 1))
+    return cycle - slice_ - cycle / (targets + 1) * (1 - float(vms) ** -(targets + 1))
 
 
 def shootdown_burn(vms: int, targets: int, slice_: float) -> float:
-    """Mean time that the sender of a shootdown spins on its pCPU: the rest of its slice, or less if all targets have run.
+    """Mean time that the sender of a shootdown spins on its pCPU: what is left of its slice, or the latency if shorter.
 
-    After the slice the sender is away for (vms - 1) slices, in which every target runs. With a remainder uniform in a slice
-    and latency M, the integral over x of (1 - x/slice) P(M > x), P(M <= x) = ((slice + x) / (vms slice))^targets.
+    After the slice the sender is away for (vms - 1) slices, in which every target runs. With a remainder uniform in a
+    slice and latency M, the integral over x of (1 - x/slice) P(M > x); P(M <= x) = ((slice + x) / (vms slice))^targets.
 
     >>> round(shootdown_burn(2, 15, 3.0), 3), round(shootdown_burn(3, 15, 3.0), 3)
     (1.456, 1.5)
     """
     n = targets
     # the integral of (1 - t) ((1 + t)/vms)^n over t in [0, 1], with u = 1 + t
-    tail = (2 * (2 ** (n + 1) - 1) / (n + 1) - (2 ** (n + 2) - 1) / (n + 2)) / vms**n
+    tail = (2 * (2.0 ** (n + 1) - 1) / (n + 1) - (2.0 ** (n + 2) - 1) / (n + 2)) / float(vms) ** n
     return slice_ * (0.5 - tail)
 
 

@@ -8,7 +8,22 @@ from typing import Any
 
 from kvmgym.core.memory import view
 from kvmgym.metrics import Result
-from kvmgym.params import Branch, Choose, Compute, Dist, Host, Kick, Lock, Ops, Role, Scenario, Shootdown, Unlock, Vm, Workload
+from kvmgym.params import (
+    Branch,
+    Choose,
+    Compute,
+    Dist,
+    Host,
+    Kick,
+    Lock,
+    Ops,
+    Role,
+    Scenario,
+    Shootdown,
+    Unlock,
+    Vm,
+    Workload,
+)
 from kvmgym.policies import POLICIES, as_policy
 from kvmgym.simulate import advance, simulate, simulate_batch
 from kvmgym.validate.conservation import SPIN_LOCKS, everything
@@ -63,21 +78,16 @@ def pinned(places: Sequence[int], pcpus: int) -> Scenario:
     return replace(scenario, vms=vms, host_tasks=tasks)
 
 
-def wide() -> Scenario:
-    """`everything` with VMs as wide as the host: the first pCPUs of vCPUs are dealt in the order of the VMs."""
-    scenario = everything(start="random")
-    return replace(scenario, vms=tuple(replace(vm, vcpus=scenario.host.pcpus) for vm in scenario.vms))
-
-
 def awake() -> Scenario:
     """Guests that never sleep and stay on their pCPUs: locks, shootdowns, kicks and yields, with all costs.
 
     A scheduler that counts whole ns must round where it divides: the mean of virtual times at which a waking or moving
     vCPU is placed, and virtual time at a weight that is no power of two. Neither happens here.
     """
-    kinds = [(Lock(lock.name), Compute(Dist.exponential(3 * US), 1.0), Unlock(lock.name)) for lock in SPIN_LOCKS[:2]]
-    sends = [(Shootdown("others"),), (Shootdown("one"),), (Kick("next"),)]
-    choice = Choose(tuple(Branch(1, phases) for phases in (*kinds, *sends)))
+    held = Compute(Dist.exponential(3 * US), kernel_share=1.0)
+    kinds = [Branch(1, (Lock(lock.name), held, Unlock(lock.name))) for lock in SPIN_LOCKS[:2]]
+    sends = [Branch(1, (phase,)) for phase in (Shootdown("others"), Shootdown("one"), Kick("next"))]
+    choice = Choose((*kinds, *sends))
     program = (Compute(Dist.lognormal(60 * US, 0.8), kernel_share=0.3), choice, Ops())
     work = Workload("awake", "", (Role("main", program),), SPIN_LOCKS, working_set_kib=256)
     host = Host(pcpus=8, start="random", balance=False)
@@ -108,7 +118,7 @@ def _count(name: str, pairs: Sequence[tuple[Readings, Readings]], factor: int = 
 
 
 def _relabelled_vms(lab: Lab) -> list[Row]:
-    before = wide()
+    before = everything(start="random")
     after = replace(before, vms=tuple(before.vms[i] for i in (2, 0, 1)))
     pairs = []
     for policy in lab.each(POLICIES):

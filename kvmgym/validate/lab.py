@@ -45,8 +45,8 @@ class Lab:
         step = (high - low) / max(len(items), 1)
         for place, item in enumerate(items):
             self._span = (low + step * place, low + step * (place + 1))
-            self._report(0.0)
             yield item
+            self._report(1.0)
         self._span = (low, high)
 
     def worlds(

@@ -22,7 +22,7 @@ CPU_QUEUES = (
 def cpu_queue(servers: int, sources: int, think: float) -> Scenario:
     """`sources` vCPUs that halt (mean `think` services), then compute, on `servers` pCPUs.
 
-    The queue must be work-conserving: any idle pCPU pulls any waiting vCPU at once, and a sleeper leaves its queue at once.
+    The queue must be work-conserving: an idle pCPU pulls any waiting vCPU at once, and sleepers leave at once.
     """
     host = replace(free_host(servers), migration_cost_ns=0, llc_pcpus=512, delay_dequeue=False)
     program = (Block(Dist.exponential(think * SERVICE_NS)), Compute(Dist.exponential(SERVICE_NS)), Ops())

@@ -1,7 +1,7 @@
 """What a check produces: rows with an expected and a measured value, and the rules by which a row passes.
 
-A statistical row passes only if the exact value lies inside the 99.9 % interval and the interval is narrow, so that a noisy
-run cannot pass. A short run (`quick`) may have a wider interval, and then its rule says so.
+A statistical row passes only if the exact value lies inside the 99.9 % interval and the interval is narrow, so that a
+noisy run cannot pass. A short run (`quick`) may have a wider interval, and then its rule says so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """V5-V8: what preemption of vCPUs costs guests that spin, without pause-loop exits and with all host work free.
 
-k equal VMs that always run, with one vCPU pinned to each pCPU, take turns of q. V5 and V6 assume that the phases of the
-pCPUs are independent and uniform. So vCPUs start at times drawn over a hundred cycles, and VMs are not scheduling groups:
-a group's weight follows the load of its VM on the whole host, which would couple the pCPUs while vCPUs start.
+k equal VMs that always run, with one vCPU pinned to each pCPU, take turns of q. V5 and V6 assume that the phases of
+the pCPUs are independent and uniform. So vCPUs start at times drawn over a hundred cycles, and VMs are not scheduling
+groups: a group's weight follows the load of its VM on the whole host, which would couple the pCPUs while vCPUs start.
 """
 
 from __future__ import annotations
@@ -103,8 +103,11 @@ def _burnt(result: Result) -> tuple[int, int]:
 
 
 def check_convoy(lab: Lab) -> list[Row]:
-    """V7: a FIFO lock passes to waiters that do not run. It is first taken when the phases of the pCPUs are fixed; a convoy
-    that formed before would keep an order of its own, which costs more cycles a round."""
+    """V7: a FIFO lock passes to waiters that do not run, so a round takes a cycle.
+
+    The lock is first taken when the phases of the pCPUs are fixed. A convoy that formed before would keep its order,
+    which later phases do not match, and need more cycles a round.
+    """
     rows = []
     before = (Compute(Dist.constant(10 * SLICE_NS + US)),)
     locked = (Lock("lock"), Compute(Dist.constant(US), kernel_share=1.0), Unlock("lock"), Ops())
@@ -130,8 +133,10 @@ def _above(quantity: str, expected: float, found: Interval, quick: bool) -> Row:
 
 
 def check_dead_share(lab: Lab) -> list[Row]:
-    """V8: how much of the time a preempted vCPU holds the lock (holds of 2 µs, think time 3 ms). The share does not depend
-    on q; slices of one tick (1 ms) give more preemptions for the same work."""
+    """V8: how much of the time a preempted vCPU holds the lock (holds of 2 µs, think time 3 ms).
+
+    The share does not depend on q; slices of one tick (1 ms) give more preemptions for the same work.
+    """
     rows = []
     hold, think = 2 * US, 3 * MS
     locked = (Lock("lock"), Compute(Dist.constant(hold), kernel_share=1.0), Unlock("lock"), Ops())
@@ -143,7 +148,7 @@ def check_dead_share(lab: Lab) -> list[Row]:
             "none",
             lambda result: [(vm.lhp_ns, result.duration_ns) for vm in result.vms],
             worlds=lab.pick(128, 32),
-            duration_ns=lab.pick(80_000, 10_000) * MS,
+            duration_ns=lab.pick(110_000, 20_000) * MS,
             warmup_ns=100 * MS,
         )
         share = ratio([(sum(dead for dead, _ in world), sum(time for _, time in world)) for world in found])

@@ -90,6 +90,13 @@ def test_an_ipi_wakes_a_halted_vcpu_which_then_halts_again():
     ]
 
 
+def test_a_shootdown_of_busy_vcpus_leaves_halted_ones_alone():
+    """a1 is halted, a2 preempted (which counts as busy), a3 runs."""
+    a = vm("a", (user(3_000), Shootdown("busy"), FAR), (user(1), Block(us(10**6))), (FAR,), (FAR,), pin=(0, 1, 2, 3))
+    told = story(a, hog("b", 2), pcpus=4, policy="none", costs=IPI_COSTS).until(3_100)
+    assert told.tell(only={"send", "wake"}) == ["3002us a0 send a2", "3004us a0 send a3"]
+
+
 def test_an_ipi_waits_while_interrupts_are_off():
     """a1 holds an interrupt-disabling lock 0-100 µs; a0's shootdown arrives at 12 and is served at 100."""
     a = vm(
@@ -159,6 +166,28 @@ def test_an_interrupt_delays_what_it_interrupts():
     """a1's 20 µs of compute are interrupted at 12 for 5 µs: its operation ends at 25."""
     a = vm("a", (user(10), Kick("next"), FAR), (user(20), Ops(), FAR), pin=(0, 1))
     assert story(a, costs=IPI_COSTS).until(50).tell(only={"irq", "ops"}) == ["12us a1 irq", "25us a1 ops"]
+
+
+@pytest.mark.parametrize(
+    "program, ended",
+    [
+        ((user(1_100), Ops(), FAR), 1_101),  # computing
+        ((user(999), Kick("next"), Ops(), FAR), 1_002),  # sending, 2 µs
+        ((*hold("l", 1_100), Ops(), FAR), 1_101),  # in ring 0
+    ],
+)
+def test_a_tick_is_an_exit_that_delays_the_guest(program, ended):
+    """The tick at 1 ms costs 1 µs, whatever the guest does."""
+    a = vm("a", program, (FAR,), pin=(0, 1), locks=one_lock())
+    told = story(a, costs=replace(IPI_COSTS, exit_ns=1_000)).until(1_200).tell(only={"ops"})
+    assert told == [f"{ended}us a0 ops"]
+
+
+def test_a_tick_delays_a_handler():
+    """a1's handler runs from 998 to 1003 and the tick's 1 µs; then its 1100 µs of compute end at 1100 + 5 + 1."""
+    a = vm("a", (user(996), Shootdown(), FAR), (user(1_100), Ops(), FAR), pin=(0, 1))
+    told = story(a, costs=replace(IPI_COSTS, exit_ns=1_000)).until(1_200).tell(only={"irq", "ack", "ops"})
+    assert told == ["998us a1 irq", "1004us a1 ack a0", "1106us a1 ops"]
 
 
 # --- locks ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from stories import FAR, hog, hold, kernel, plain_host, story, us, user, vm, work
@@ -20,9 +21,11 @@ from kvmgym.params import (
     Ops,
     Put,
     QueueSpec,
+    Role,
     Scenario,
     Unlock,
     Vm,
+    Workload,
 )
 from kvmgym.simulate import DeadlockError
 
@@ -186,6 +189,57 @@ def test_nothing_is_pulled_when_all_are_pinned_or_balancing_is_off():
     told = story(hog("a", 0), hog("b", 0), balance=True).until(20_000)
     assert told.tell(only={"migrate"}) == []
     assert int(told.world.pcpu[1]["used_ns"]) == 0
+
+
+def test_periodic_balance_evens_queues_that_are_never_idle():
+    """p0 has a0, b0 and d0, p1 has c0; only a0 may move. p1 looks around at its tick at 4 ms: a0 ran 0-2 ms and
+    waits."""
+    a = Vm("a", 1, work((FAR,), name="work-a"))
+    vms = (a, hog("b", 0), hog("d", 0), hog("c", 1))
+    told = story(*vms, balance=True, balance_interval_ns=4_000_000).until(20_000).tell(only={"migrate"})
+    assert told == ["4000us a0 migrate p1"]
+    assert story(*vms, balance=False).until(20_000).tell(only={"migrate"}) == []
+
+
+def test_balance_leaves_a_difference_of_one():
+    vms = (Vm("a", 1, work((FAR,), name="work-a")), hog("b", 0), hog("c", 1))
+    assert story(*vms, balance=True, balance_interval_ns=4_000_000).until(20_000).tell(only={"migrate"}) == []
+
+
+@pytest.mark.parametrize(
+    "kib, compute_us, gaps",
+    [
+        (1_024, 100, [148, 100, 100]),  # 48 µs at 1 MiB
+        (256, 100, [103, 100, 100]),  # with the square of the size
+        (1_024, 20, [40, 40, 28, 20]),  # compute at half speed until all is paid
+        (0, 100, [100, 100]),
+    ],
+)
+def test_caches_are_cold_after_another_vm_ran(kib, compute_us, gaps):
+    """a0 computes in steps, 0-2 and again from 4 ms; an eighth of the 2 ms away, 250 µs, is more than any of these."""
+    step = Workload("steps", "", (Role("all", (user(compute_us), Ops())),), working_set_kib=kib)
+    costs = replace(Costs.zero(), rewarm_ns_at_1mib=48_000, rewarm_share=0.125)
+    told = story(Vm("a", 1, step, pin=(0,)), hog("b", 0), pcpus=1, costs=costs).until(4_400).tell(only={"ops"})
+    times = [float(line.split("us")[0]) for line in told]
+    assert [b - a for a, b in pairwise([0, *times])][:18] == [compute_us] * 18  # nothing was cold at first
+    later = [t for t in times if t >= 4_000]
+    assert later[0] == 4_000  # the step that the tick at 2 ms had cut off at its very end
+    assert [b - a for a, b in pairwise(later)][: len(gaps)] == gaps
+
+
+def test_caches_stay_warm_among_the_vcpus_of_one_vm():
+    step = Workload("steps", "", (Role("all", (user(100), Ops())),), working_set_kib=1_024)
+    costs = replace(Costs.zero(), rewarm_ns_at_1mib=48_000, rewarm_share=0.125)
+    told = story(Vm("a", 2, step, pin=(0, 0)), pcpus=1, costs=costs).until(20_000)
+    assert int(told.world.vm[0]["ops"]) in (199, 200)
+
+
+def test_rewarming_costs_at_most_a_share_of_the_time_away():
+    """1/64 of 2 ms is 31.25 µs, less than 48."""
+    step = Workload("steps", "", (Role("all", (user(100), Ops())),), working_set_kib=1_024)
+    costs = replace(Costs.zero(), rewarm_ns_at_1mib=48_000, rewarm_share=1 / 64)
+    told = story(Vm("a", 1, step, pin=(0,)), hog("b", 0), pcpus=1, costs=costs).until(4_200).tell(only={"ops"})
+    assert told[-2:] == ["4000us a0 ops", "4131.25us a0 ops"]
 
 
 def test_a_host_task_takes_its_share():

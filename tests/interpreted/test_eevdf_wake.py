@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from runqueue import BUSY, MS, NOBODY, NOW, computing, numbers, pick, protect, put, queue, take_off
-from stories import Story, work
+from stories import Story, us, user, work
 
 from kvmgym.core import eevdf, layout, sched
-from kvmgym.params import Host, Scenario, Vm
+from kvmgym.params import Block, Host, Scenario, Vm
 
 # --- wakeup preemption ----------------------------------------------------------------------------------------------
 
@@ -131,6 +131,18 @@ def test_a_group_has_its_shares_where_its_load_is():
                 weights["abc"[group] + str(p)] = int(se["weight"])
         assert weights == {"a0": 512, "a1": 512, "b0": 2048, "c1": 1024}
     assert set(s.world.se["weight"][:5].tolist()) == {1024}  # the leaves are all nice 0
+
+
+def test_a_group_follows_the_load_of_its_vm():
+    """a1 sleeps for ever after 10 µs, so that all of VM a's load comes to be on p0. The load falls from 2 to 1 vCPU, by
+    half of the rest each 32 periods of 2^20 ns (33.6 ms): a's weight on p0 is 1024 / 2, then 1024 / 1.5, then 1024."""
+    vm = Vm("a", 2, work(BUSY, (user(10), Block(us(10**7))), name="a"), pin=(0, 1))
+    s = computing(vm, Vm("b", 1, work(BUSY, name="b"), pin=(0,)), pcpus=2)
+    group = s.world.se[s.blueprint.vcpus]
+    seen = [int(s.until(t) and group["weight"]) for t in (0, 34_000, 1_000_000)]
+    assert seen[0] == 512
+    assert abs(seen[1] - 1024 / 1.5) <= 20  # it is brought up to date when the group runs at a tick
+    assert 1_020 <= seen[2] <= 1_024
 
 
 @pytest.mark.parametrize("weight, share", [(1024, 1 / 2), (2048, 2 / 3), (256, 1 / 5)])

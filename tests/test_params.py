@@ -582,7 +582,7 @@ def test_scaled_multiplies_every_time_and_nothing_else():
     plain = rich_scenario()
     scaled = plain.scaled(3)
     before, after = flat_times(plain), flat_times(scaled)
-    assert len(before) == 41 and ".host.costs.rewarm_ns_at_1mib" in before and ".vms[2].ipi_window_ns" in before
+    assert len(before) == 42 and ".host.costs.rewarm_ns_at_1mib" in before and ".vms[2].ipi_window_ns" in before
     assert after == pytest.approx({key: 3 * time for key, time in before.items()})
     assert scaled.vms[0].workload.rates == Rates(0.3, 5_000, 10_700 / 3, 200, 400 / 3, 110 / 3)
     assert (scaled.host.pcpus, scaled.host.hz, scaled.host.costs.rewarm_share) == (8, 250, 0.1)

@@ -329,6 +329,13 @@ def test_a_barrier_is_spun_at_and_then_blocked_on():
     ]
 
 
+def test_a_barrier_separates_rounds():
+    """a0 takes 10 µs a round and a1 30, so both pass it each 30 µs."""
+    programs = ((user(10), Barrier("x"), Ops()), (user(30), Barrier("x")))
+    a = vm("a", *programs, pin=(0, 1), barriers=(BarrierSpec("x", 100_000),))
+    assert story(a).until(100).tell(only={"ops"}) == ["30us a0 ops", "60us a0 ops", "90us a0 ops"]
+
+
 def test_a_queue_between_two_vcpus():
     """Capacity 1. a0 puts each 10 µs, a1 takes 25 µs for each. At 10 the first item is handed over, at 20 the
     second waits, at 30 the third finds the queue full; a1 makes room at 35, a0 computes on and is stuck again at

@@ -84,6 +84,13 @@ def test_an_exit_costs_time():
     assert story(a, costs=costs).until(20).tell(only={"PLE"}) == ["2us a1 PLE", "7.1us a1 PLE", "16.2us a1 PLE"]
 
 
+def test_a_waiter_within_an_exit_goes_on_after_it():
+    """a1's exit at 2 µs takes until 12; a0 releases the fifo lock at 5. a1 holds it from then on, for 10 µs from 12."""
+    a = vm("a", (*hold("l", 5), FAR), (*hold("l", 10), FAR), pin=(0, 1), locks=one_lock())
+    told = story(a, costs=replace(Costs.zero(), ple_exit_ns=10_000)).until(50).tell(only={"PLE", "lock", "unlock"})
+    assert told == ["0us a0 lock l", "2us a1 PLE", "5us a0 unlock l", "5us a1 lock l", "22us a1 unlock l"]
+
+
 @pytest.mark.parametrize(
     "grow, spin_us, exits",
     [(2, 5, 1), (2, 50, 4), (2, 500, 8), (2, 3_000, 10), (1, 5, 2), (1, 50, 19), (1, 500, 189), (1, 3_000, 1_137)],

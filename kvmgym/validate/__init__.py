@@ -64,7 +64,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         "V8",
         "lock-holder preemption",
-        "dead share N u (k-1)/k, N = 16, u = 2/3002",
+        "dead share N u (k-1)/k, N = 16, u = 2/3002; with one lock for all vCPUs to first order",
         stalls.check_dead_share,
     ),
     Check(

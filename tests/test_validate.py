@@ -193,6 +193,15 @@ def test_targets_take_turns_of_exactly_a_slice(vms):
     assert result.vms[0].vcpus[0].run_ns == result.duration_ns
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_lock_holders_contend_only_for_a_shared_lock(shared):
+    result = simulate(stalls.lock_holders(2, shared), "none", warmup_ns=0, duration_ns=S)
+    assert len(result.locks) == (2 if shared else 32)
+    assert (sum(lock.contended for lock in result.locks) > 0) is shared
+    used = sum(vm.total("run_ns") for vm in result.vms)
+    assert result.vms[0].lock_acquires * 2 * (stalls.HOLD_NS + stalls.THINK_NS) == pytest.approx(used, rel=0.1)
+
+
 def test_a_host_that_leaves_vcpus_waiting_is_found_by_the_queue_check():
     think = formulas.think_for(4, 32, 0.8)
     closed = formulas.finite_source(4, 32, think)

@@ -16,6 +16,7 @@ from kvmgym import __version__
 from kvmgym.cli_compare import add_compare
 from kvmgym.cli_list import add_list
 from kvmgym.compare import write_atomically
+from kvmgym.simulate import DeadlockError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"kvmgym {options.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except DeadlockError as error:
+        print(f"kvmgym {options.command}: {error}", file=sys.stderr)
+        return EXIT_FAILED
     except OSError as error:
         print(f"kvmgym {options.command}: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return EXIT_FAILED

@@ -93,3 +93,40 @@ def test_documentation_tables_fill_in_once() -> None:
     with pytest.raises(KeyError):
         filled("<!-- table: nothing -->\n<!-- end -->")
     assert "state-vcpu" in TABLES
+
+
+DEADLOCK = """
+name = "stuck"
+[host]
+pcpus = 2
+[[vm]]
+name = "a"
+vcpus = 2
+workload = "ring"
+[[workload]]
+name = "ring"
+description = "each waits for the other's item before it gives its own"
+[[workload.queue]]
+name = "there"
+capacity = 1
+[[workload.queue]]
+name = "back"
+capacity = 1
+[[workload.role]]
+name = "left"
+program = [{ kind = "get", queue = "back" }, { kind = "compute", dist = { kind = "constant", ns = 1000 } },
+           { kind = "put", queue = "there" }]
+[[workload.role]]
+name = "right"
+program = [{ kind = "get", queue = "there" }, { kind = "compute", dist = { kind = "constant", ns = 1000 } },
+           { kind = "put", queue = "back" }]
+"""
+
+
+def test_a_guest_that_deadlocks_is_reported_with_who_waits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "stuck.toml"
+    file.write_text(DEADLOCK)
+    assert cli.main(["compare", "--scenario", str(file), "--seeds", "2", "--out", str(tmp_path / "out")]) == 1
+    message = capsys.readouterr().err
+    assert "deadlock in VM 'a'" in message
+    assert "vCPU 0 waits at 'back'" in message and "vCPU 1 waits at 'there'" in message

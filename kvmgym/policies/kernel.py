@@ -7,8 +7,12 @@ meet. Source: virt/kvm/kvm_main.c, kvm_vcpu_on_spin; the rounds of the 2025-26 s
 
 from __future__ import annotations
 
+import numpy as np
+
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
+
+RULE_LEGACY, RULE_STRICT, RULE_RELAXED = np.int64(0), np.int64(1), np.int64(2)
 
 
 @jit
@@ -34,28 +38,25 @@ def is_ipi_receiver(vm, vcpus, me, candidate, now_ns):
 
 
 @jit
-def passes_strict(vm, vcpus, me, index, ask):
-    """Round 1 of the series: IPI receiver, pending interrupt, or preempted where the caller wants it."""
+def passes(rule, vm, vcpus, me, index, ask):
+    """Rule (d) of kvm_vcpu_on_spin for a ready candidate, by RULE_*.
+
+    Legacy: skip what was preempted in user mode with no interrupt pending; woken vCPUs pass. Strict: IPI receiver,
+    pending interrupt, or preempted where the caller wants it. Relaxed: preempted.
+    """
     vcpu = vcpus[index]
-    if is_ipi_receiver(vm, vcpus, me, index, ask.now_ns) or vcpu.pending_interrupt:
+    wanted = ask.yield_to_kernel_mode == 0 or vcpu.preempted_in_kernel == 1
+    if rule == RULE_RELAXED:
+        return vcpu.preempted == 1
+    if rule == RULE_LEGACY:
+        return vcpu.preempted == 0 or wanted or vcpu.pending_interrupt == 1
+    if is_ipi_receiver(vm, vcpus, me, index, ask.now_ns) or vcpu.pending_interrupt == 1:
         return True
-    return vcpu.preempted == 1 and (ask.yield_to_kernel_mode == 0 or vcpu.preempted_in_kernel == 1)
+    return vcpu.preempted == 1 and wanted
 
 
 @jit
-def passes_legacy(vm, vcpus, me, index, ask):
-    """Mainline's rule (d): skip what was preempted in user mode with no interrupt pending; woken vCPUs pass."""
-    vcpu = vcpus[index]
-    return not (
-        vcpu.preempted == 1
-        and ask.yield_to_kernel_mode == 1
-        and vcpu.pending_interrupt == 0
-        and vcpu.preempted_in_kernel == 0
-    )
-
-
-@jit
-def round_goes_on(vcpus, ask):
+def round_goes_on(ask):
     """False when the last result used up the tries of the round (tries that are negative never stop a round)."""
     return not (ask.last_result < 0 and ask.tries == 0)
 
@@ -85,18 +86,30 @@ def next_candidate(vcpus, me, ask):
 
 
 @jit
-def legacy(vm, vcpus, me, ask):
-    """Mainline 6.13 and later: one round robin pass over ready vCPUs, rule (d) and eligibility, three tries."""
-    if ask.attempt == 0:
-        begin_round(vm, ask, 1)
-    elif not round_goes_on(vcpus, ask):
-        return NONE
+def scan(rule, vm, vcpus, me, ask):
+    """Go on with the round: the next candidate that passes the rule and is eligible, or NONE."""
     while True:
         index = next_candidate(vcpus, me, ask)
         if index == NONE:
             return NONE
-        if passes_legacy(vm, vcpus, me, index, ask) and eligible_for_directed_yield(vcpus[index]):
+        if passes(rule, vm, vcpus, me, index, ask) and eligible_for_directed_yield(vcpus[index]):
             return index
+
+
+@jit
+def one_round(rule, vm, vcpus, me, ask):
+    """Round 1 under a rule, from its beginning or from where it stands; NONE once it has used up its tries."""
+    if ask.attempt == 0:
+        begin_round(vm, ask, 1)
+    elif not round_goes_on(ask):
+        return NONE
+    return scan(rule, vm, vcpus, me, ask)
+
+
+@jit
+def legacy(vm, vcpus, me, ask):
+    """Mainline 6.13 and later: one round robin pass over ready vCPUs, rule (d) and eligibility, three tries."""
+    return one_round(RULE_LEGACY, vm, vcpus, me, ask)
 
 
 @jit
@@ -111,27 +124,7 @@ def legacy_i_bug(vm, vcpus, me, ask):
 @jit
 def strict(vm, vcpus, me, ask):
     """Round 1 of the series alone, as v3 patch 9 behaves: it never retries."""
-    if ask.attempt == 0:
-        begin_round(vm, ask, 1)
-    elif not round_goes_on(vcpus, ask):
-        return NONE
-    while True:
-        index = next_candidate(vcpus, me, ask)
-        if index == NONE:
-            return NONE
-        if passes_strict(vm, vcpus, me, index, ask) and eligible_for_directed_yield(vcpus[index]):
-            return index
-
-
-@jit
-def relaxed_scan(vcpus, me, ask):
-    """Round 2 from where it stands: any preempted vCPU."""
-    while True:
-        index = next_candidate(vcpus, me, ask)
-        if index == NONE:
-            return NONE
-        if vcpus[index].preempted == 1 and eligible_for_directed_yield(vcpus[index]):
-            return index
+    return one_round(RULE_STRICT, vm, vcpus, me, ask)
 
 
 @jit
@@ -139,20 +132,16 @@ def relaxed(vm, vcpus, me, ask):
     """The series: the strict round, then the relaxed one when nothing was yielded to. `start` is read again; the tries
     go on, so that three -ESRCH in round 1 leave round 2 without a limit."""
     if ask.scan_round == 1:
-        index = strict(vm, vcpus, me, ask)
+        index = one_round(RULE_STRICT, vm, vcpus, me, ask)
         if index != NONE or not vm.enable_relaxed_boost:
             return index
         begin_round(vm, ask, 2)
-    elif not round_goes_on(vcpus, ask):
+    elif not round_goes_on(ask):
         return NONE
-    return relaxed_scan(vcpus, me, ask)
+    return scan(RULE_RELAXED, vm, vcpus, me, ask)
 
 
 @jit
 def relaxed_only(vm, vcpus, me, ask):
     """The relaxed round alone, as an ablation: any preempted vCPU, three tries."""
-    if ask.attempt == 0:
-        begin_round(vm, ask, 1)
-    elif not round_goes_on(vcpus, ask):
-        return NONE
-    return relaxed_scan(vcpus, me, ask)
+    return one_round(RULE_RELAXED, vm, vcpus, me, ask)

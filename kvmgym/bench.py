@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +27,7 @@ from kvmgym.core.jit import jit
 from kvmgym.core.memory import carve, view
 from kvmgym.params import Compute, Dist, Host, Role, Scenario, Vm, Workload
 from kvmgym.policies import BY_NAME
-from kvmgym.scenarios import series
+from kvmgym.scenarios import equal_vms
 from kvmgym.simulate import advance
 from kvmgym.world import Blueprint
 
@@ -70,9 +70,7 @@ def machine() -> str:
 
 def scenario_of(pcpus: int, vms: int, vcpus: int) -> Scenario:
     """dedup on a host of `pcpus` pCPUs with `vms` VMs of `vcpus` vCPUs."""
-    base = series("dedup", 2)
-    guests = tuple(replace(base.vms[0], name=f"vm{g}", vcpus=vcpus, stream=None) for g in range(vms))
-    return replace(base, name=f"dedup-{pcpus}x{vms * vcpus}", host=replace(base.host, pcpus=pcpus), vms=guests)
+    return equal_vms(f"dedup-{pcpus}x{vms * vcpus}", "dedup", pcpus, vms, vcpus)
 
 
 def _timed(work: Callable[[], Any]) -> float:

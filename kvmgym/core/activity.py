@@ -108,6 +108,13 @@ def halt(w, v, now):
 
 
 @jit
+def halt_for_another(w, v, now):
+    """Halt until another vCPU releases this one."""
+    halt(w, v, now)
+    guest_waits(w, v)
+
+
+@jit
 def wake(w, v, now):
     """Wake a halted vCPU: it is ready until it runs (kvm_vcpu_wake_up)."""
     vcpu = w.vcpu[v]

@@ -155,8 +155,8 @@ def _pcpu_event(w, p, now):
         ipi.take_pending_or_go_on(w, v, now)
     elif activity.must_look(w, vcpu):
         locks.look_again(w, v, now)
-    elif now >= vcpu.spin_from_ns + vcpu.spin_budget_ns:
-        guest.spin_limit(w, v, now)
+    elif now >= vcpu.spin_from_ns + vcpu.spin_budget_ns:  # its patience ends; whoever releases it will wake it
+        activity.halt(w, v, now)
     else:
         _spin_exit(w, v, now)
 

@@ -40,8 +40,7 @@ def put(w, v, k, now):
     gate = w.gate[k]
     if gate.level == gate.capacity:
         _wait(w, v, gate, k, now)
-        activity.halt(w, v, now)
-        activity.guest_waits(w, v)
+        activity.halt_for_another(w, v, now)
         return False
     gate.passed += 1
     if gate.waiting > 0:  # takers wait only while it is empty: hand the item over
@@ -57,8 +56,7 @@ def get(w, v, k, now):
     gate = w.gate[k]
     if gate.level == 0:
         _wait(w, v, gate, k, now)
-        activity.halt(w, v, now)
-        activity.guest_waits(w, v)
+        activity.halt_for_another(w, v, now)
         return False
     if gate.waiting > 0:  # givers wait only while it is full: one item out, one in
         gate.passed += 1
@@ -79,8 +77,7 @@ def arrive(w, v, k, now):
         if gate.spin_ns > 0:
             activity.spin(w, v, ACT_SPIN_BARRIER, gate.spin_ns, now)
         else:
-            activity.halt(w, v, now)
-            activity.guest_waits(w, v)
+            activity.halt_for_another(w, v, now)
         return False
     gate.level = 0
     gate.passed += 1

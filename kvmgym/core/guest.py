@@ -185,12 +185,6 @@ def timer_fired(w, v, now):
 
 
 @jit
-def spin_limit(w, v, now):
-    """A spinner of limited patience halts; whoever releases it will wake it."""
-    activity.halt(w, v, now)
-
-
-@jit
 def start(w, v):
     """Set a new vCPU before its first phase; it enters when it first runs."""
     vcpu = w.vcpu[v]

@@ -22,7 +22,6 @@ def take(w, v, k, irq_off, now):
         vcpu.irq_off += irq_off
     if lock.owner == NONE:
         _own(w, v, k)
-        account.note(w, account.TR_LOCK, v, k)
         return True
     vcpu.wait_lock = k
     vcpu.wait_since_ns = now
@@ -39,8 +38,7 @@ def wait_on(w, v, now):
     """Spin for the lock that `v` is queued at, or halt for a mutex."""
     lock = w.lock[w.vcpu[v].wait_lock]
     if lock.kind == MUTEX:
-        activity.halt(w, v, now)
-        activity.guest_waits(w, v)
+        activity.halt_for_another(w, v, now)
     else:
         budget = w.vm[w.vcpu[v].vm].pv_spin_ns if lock.kind == PVQ else INF
         activity.spin(w, v, ACT_SPIN_LOCK, budget, now)
@@ -68,7 +66,6 @@ def retry(w, v, now):
     if lock.owner == NONE:
         _end_wait(w, v, now)
         _own(w, v, k)
-        account.note(w, account.TR_LOCK, v, k)
         return True
     vcpu.wait_prev = NONE
     vcpu.wait_next = lock.head
@@ -115,6 +112,7 @@ def pass_on(w, v, k, irq_off, now):
 @jit
 def _own(w, v, k):
     vcpu, lock = w.vcpu[v], w.lock[k]
+    account.note(w, account.TR_LOCK, v, k)
     lock.owner = v
     lock.acquires += 1
     vcpu.held_lock = k
@@ -144,7 +142,6 @@ def _grant(w, v, now):
     activity.remove_waiter(w, w.lock[k], v)
     _end_wait(w, v, now)
     _own(w, v, k)
-    account.note(w, account.TR_LOCK, v, k)
     w.vm[vcpu.vm].nr_waiting -= 1
     if vcpu.state != RUNNING:
         vcpu.lhp_since_ns = min(vcpu.lhp_since_ns, now)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kvmgym.compare import Cell, Run, Store, cells, run_all, write_atomically
+from kvmgym.compare import GROUPS, Cell, Run, Store, cells, group_of, grouped, run_all, write_atomically
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check, lookup
-from kvmgym.policies import BY_NAME as POLICIES
-from kvmgym.policies import as_policy
+from kvmgym.policies import BY_NAME as POLICY
+from kvmgym.policies import POLICIES, Policy, as_policy
 from kvmgym.published import published_for
-from kvmgym.scenarios import BY_NAME as SCENARIOS
-from kvmgym.scenarios import SERIES_WORKLOADS, series
+from kvmgym.scenarios import BY_NAME as SCENARIO
+from kvmgym.scenarios import SCENARIOS, SERIES_WORKLOADS, series
 from kvmgym.simulate import DURATION_NS, WARMUP_NS
 from kvmgym.warmup import compile_once
 from kvmgym.workloads import BY_NAME as WORKLOADS
 
-DEFAULT_POLICIES = ("none", "random", "legacy", "strict", "relaxed")
+DEFAULT_POLICIES = ("none", "random", "legacy", "relaxed", "series-v2", "series-v3", "clairvoyant-bound")
+TAGS = ("train", "validation", "test")
+MANY = 6  # more policies than this are rows, not columns
+
+Places = Mapping[tuple[str, str], Cell]  # by scenario and policy
 
 
 def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -41,9 +45,11 @@ def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add = command.add_argument
     default = "(default: %(default)s)"
-    add("--policies", metavar="NAMES", default=",".join(DEFAULT_POLICIES), help=f"comma-separated, or all {default}")
+    add("--policies", metavar="NAMES", default=",".join(DEFAULT_POLICIES),
+        help=f"comma-separated names and groups: all, {', '.join(GROUPS)} {default}")  # fmt: skip
     add("--scenarios", metavar="NAMES", default="series",
-        help=f"comma-separated; series: dbench, dedup and vips with --vms VMs {default}")  # fmt: skip
+        help="comma-separated names and groups: series (dbench, dedup and vips with --vms VMs), all, "
+        f"{', '.join(TAGS)} {default}")  # fmt: skip
     add("--scenario", metavar="FILE", action="append", default=[], help="a scenario in TOML (repeatable)")
     add("--vms", metavar="LIST", default="2", help=f"VM counts of series, as 2,3,4 {default}")
     add("--seeds", metavar="N", type=int, default=10, help=f"seeds 0 to N-1 {default}")
@@ -51,21 +57,45 @@ def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--duration", metavar="S", type=float, default=DURATION_NS / 1e9, help=f"measured simulated seconds {default}")
     add("--warmup", metavar="S", type=float, default=WARMUP_NS / 1e9, help=f"simulated seconds before that {default}")
     add("--out", metavar="DIR", default="results/compare", help=f"results folder {default}")
+    add("--details", action="store_true", help=f"print what lies behind the gains also for more than {MANY} policies")
     command.set_defaults(run=run)
+
+
+def chosen_policies(names: str, baseline: str) -> list[Policy]:
+    """The policies that the options name, the baseline among them. ValueError for an unknown name."""
+    found: list[Policy] = []
+    for name in _names(names):
+        if name == "all" or name in GROUPS:
+            found += [policy for policy in POLICIES if name in ("all", group_of(policy))]
+        else:
+            lookup("--policies", "policy", name, [*POLICY, "all", *GROUPS])
+            found.append(POLICY[name])
+    return _unique([*found, as_policy(baseline)], "--policies")
 
 
 def chosen_scenarios(options: argparse.Namespace) -> list[Scenario]:
     """The scenarios that the options name. ValueError for an unknown name or a bad file."""
     found = [Scenario.from_toml(path, WORKLOADS) for path in options.scenario]
     if found and options.scenarios == "series":
-        return found
+        return _unique(found, "--scenario")
     for name in _names(options.scenarios):
         if name == "series":
             found += [series(workload, vms) for vms in _counts(options.vms) for workload in SERIES_WORKLOADS]
+        elif name == "all" or name in TAGS:
+            found += [scenario for scenario in SCENARIOS if name in ("all", scenario.tag)]
         else:
-            lookup("--scenarios", "scenario", name, [*SCENARIOS, "series"])
-            found.append(SCENARIOS[name])
-    return found
+            lookup("--scenarios", "scenario", name, [*SCENARIO, "series", "all", *TAGS])
+            found.append(SCENARIO[name])
+    return _unique(found, "--scenarios")
+
+
+def _unique(items: Iterable[Any], option: str) -> list[Any]:
+    """The items without repetitions. ValueError when two different ones have the same name, or there are none."""
+    found: dict[str, Any] = {}
+    for item in items:
+        check(found.setdefault(item.name, item) == item, option, item.name, "one scenario of that name")
+    check(bool(found), option, "", "at least one name")
+    return list(found.values())
 
 
 def _names(text: str) -> list[str]:
@@ -82,10 +112,7 @@ def _counts(text: str) -> list[int]:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run the comparison, print the tables, write summary and plot; returns the summary."""
-    names = list(POLICIES) if options.policies == "all" else _names(options.policies)
-    if options.baseline not in names:
-        names.append(options.baseline)
-    policies = [as_policy(name) for name in names]
+    policies = chosen_policies(options.policies, options.baseline)
     check(options.seeds >= 2, "--seeds", options.seeds, "at least 2, for an interval")
     check(options.duration > 0, "--duration", options.duration, "above 0")
     check(options.warmup >= 0, "--warmup", options.warmup, "0 or more")
@@ -103,24 +130,20 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     compile_once(console)
     rows = _run_with_bar(runs, store, options.threads, console)
     found = cells(rows, options.baseline)
-    for table in tables(found, options.baseline, policies=names):
+    for table in tables(found, options.baseline, policies, console.width, options.details):
         console.print(table)
-    data: dict[str, Any] = {
-        "baseline": options.baseline,
-        "seeds": options.seeds,
-        "duration_ns": times[0],
-        "warmup_ns": times[1],
-        "cells": [cell.to_dict() for cell in found],
-    }
+    data = summary(found, options.baseline, policies, options.seeds, times)
     if store.problem:
         console.print(
             f"[red]results were not kept:[/red] {store.problem}\nThe table above is all there is of this run."
         )
         return {**data, "exit_status": 1}
-    summary = store.folder / "summary.json"
-    write_atomically(summary, json.dumps(data, indent=1) + "\n")
-    written = [summary, *_plot(found, store.folder / "gain.png", options.baseline, console)]
+    file = store.folder / "summary.json"
+    write_atomically(file, json.dumps(data, indent=1) + "\n")
+    written = [file, *_plot(found, store.folder / "gain.png", options.baseline, policies, console)]
     console.print(f"runs in {store.path}, " + ", ".join(map(str, written)))
+    if len(policies) > MANY and not options.details:
+        console.print(f"operations/s, wasted CPU, exits and yields are in {file}, and printed with --details")
     return data
 
 
@@ -138,47 +161,136 @@ def _run_with_bar(runs: Sequence[Run], store: Store, threads: int, console: Cons
         raise
 
 
-def tables(found: Sequence[Cell], baseline: str, policies: Sequence[str]) -> list[Table]:
-    """One table of gains (a row a scenario, a column a policy) and one of what lies behind them."""
+def summary(
+    found: Sequence[Cell], baseline: str, policies: Sequence[Policy], seeds: int, times: tuple[int, int]
+) -> dict[str, Any]:
+    """Everything of a comparison as plain data, with the published figures in per cent."""
+    published = {scenario: published_for(scenario) for scenario in _scenarios(found)}
+    return {
+        "baseline": baseline,
+        "seeds": seeds,
+        "duration_ns": times[0],
+        "warmup_ns": times[1],
+        "policies": [{"policy": p.name, "year": p.year, "group": group_of(p), "source": p.source} for p in policies],
+        "published": {
+            scenario: {"v1_v2": figures.v1_v2, "v3": figures.v3_throughput}
+            for scenario, figures in published.items()
+            if figures
+        },
+        "cells": [cell.to_dict() for cell in found],
+    }
+
+
+def _scenarios(found: Iterable[Cell]) -> list[str]:
+    return list(dict.fromkeys(cell.scenario for cell in found))
+
+
+def tables(
+    found: Sequence[Cell], baseline: str, policies: Sequence[Policy], width: int, details: bool = False
+) -> list[Table]:
+    """The gains, for many policies with a row a policy, and what lies behind them (for many policies: with details)."""
+    places = {(cell.scenario, cell.policy): cell for cell in found}
     title = f"gain in guest operations/s over {baseline} in %, with 95 % intervals paired by seed"
-    shown = [policy for policy in policies if policy != baseline]
-    gains = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    gains.add_column("scenario", no_wrap=True)
+    if len(policies) <= MANY:
+        return [_by_scenario(title, places, baseline, grouped(policies)), _behind(found)]
+    gains = _by_policy(title, places, baseline, grouped(policies), width)
+    return [*gains, _behind(found)] if details else gains
+
+
+def _table(title: str | None) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _by_scenario(title: str, places: Places, baseline: str, policies: Sequence[Policy]) -> Table:
+    """A row a scenario, a column a policy."""
+    table = _table(title)
+    table.add_column("scenario", no_wrap=True)
+    shown = [policy for policy in policies if policy.name != baseline]
     for policy in shown:
-        gains.add_column(policy, justify="right")
-    by_place = {(cell.scenario, cell.policy): cell for cell in found}
-    scenarios = list(dict.fromkeys(cell.scenario for cell in found))
-    published = any(published_for(name) for name in scenarios)
+        mark = f"\n{GROUPS['bounds']}" if policy.privileged else ""
+        table.add_column(policy.name + mark, justify="right")
+    scenarios = _scenarios(places.values())
+    published = any(map(published_for, scenarios))
     if published:
-        gains.add_column("published\nv1/v2, v3", justify="right", no_wrap=True)
+        table.add_column("published\nv1/v2, v3", justify="right", no_wrap=True)
     for scenario in scenarios:
-        row = [_gain_text(by_place[scenario, policy]) for policy in shown]
-        figures = published_for(scenario)
-        if published:
-            row.append(f"{figures.v1_v2:+.1f}, {figures.v3_throughput:+.1f}" if figures else "")
-        gains.add_row(scenario, *row)
-    behind = Table(title="what lies behind it", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        gains = [_gain_text(places[scenario, policy.name]) for policy in shown]
+        table.add_row(scenario, *gains, *([_published_text(scenario)] if published else []))
+    return table
+
+
+def _by_policy(title: str, places: Places, baseline: str, policies: Sequence[Policy], width: int) -> list[Table]:
+    """A row a policy, grouped, a column a scenario with the published figures in its heading; as many tables as the
+    width needs. The baseline's row has its operations a second."""
+
+    def text(scenario: str, policy: str) -> str:
+        cell = places[scenario, policy]
+        return f"{cell.ops_per_s.mean:,.0f}/s" if policy == baseline else _gain_text(cell)
+
+    scenarios, names = _scenarios(places.values()), [policy.name for policy in policies]
+    widest = max(len(line) for place in places for line in (text(*place), place[0], _published_text(place[0])))
+    first = 2 + max(map(len, [*names, *GROUPS.values()])) + len("   year")
+    at_once = max(1, (width - first) // (3 + widest))
+    parts = -(-len(scenarios) // at_once)
+    size = -(-len(scenarios) // parts)
+    if any(map(published_for, scenarios)):
+        title += "\nbelow each scenario: published gain of v1/v2, of v3"
+    found: list[Table] = []
+    for begin in range(0, len(scenarios), size):
+        part = scenarios[begin : begin + size]
+        table = _table(None if found else title)
+        table.add_column("policy", no_wrap=True)
+        table.add_column("year", no_wrap=True)
+        for scenario in part:
+            table.add_column(f"{scenario}\n{_published_text(scenario)}".rstrip(), justify="right", no_wrap=True)
+        _add_groups(table, policies, lambda policy, part=part: [text(scenario, policy) for scenario in part])  # type: ignore[misc]
+        found.append(table)
+    return found
+
+
+def _add_groups(table: Table, policies: Sequence[Policy], texts: Callable[[str], list[str]]) -> None:
+    """The rows of the policies under their groups' headings."""
+    for group, heading in GROUPS.items():
+        members = [policy for policy in policies if group_of(policy) == group]
+        if members:
+            table.add_row(heading, style="bold")
+        for policy in members:
+            table.add_row(f"  {policy.name}", policy.year, *texts(policy.name))
+        table.add_section()
+
+
+def _behind(found: Sequence[Cell]) -> Table:
+    """A row a scenario and policy: means over the seeds."""
+    table = _table("what lies behind it")
     for column in ("scenario", "policy", "ops/s", "wasted CPU", "PLE exits/s", "yields/s", "fairness"):
         text = column in ("scenario", "policy")
-        behind.add_column(column, justify="left" if text else "right", no_wrap=text)
+        table.add_column(column, justify="left" if text else "right", no_wrap=text)
     for cell in found:
-        behind.add_row(
+        table.add_row(
             cell.scenario, cell.policy, f"{cell.ops_per_s.mean:,.0f}", f"{100 * cell.wasted_share:.1f} %",
             f"{cell.ple_exits_per_s:,.0f}", f"{cell.yields_ok_per_s:,.0f}", f"{cell.fairness:.3f}",
         )  # fmt: skip
-    return [gains, behind]
+    return table
 
 
 def _gain_text(cell: Cell) -> str:
     return f"{100 * cell.gain.mean:+.1f} ± {100 * cell.gain.half_width:.1f}"
 
 
-def _plot(found: Sequence[Cell], path: Path, baseline: str, console: Console) -> list[Path]:
-    """Bars with intervals, one group a scenario; [] with a word when matplotlib is not installed."""
+def _published_text(scenario: str) -> str:
+    figures = published_for(scenario)
+    return f"{figures.v1_v2:+.1f}, {figures.v3_throughput:+.1f}" if figures else ""
+
+
+def _plot(found: Sequence[Cell], path: Path, baseline: str, policies: Sequence[Policy], console: Console) -> list[Path]:
+    """Gains with intervals, one group or panel a scenario; [] with a word when matplotlib is not installed."""
     try:
-        from kvmgym.plots import gain_bars
+        from kvmgym.plots import gain_bars, gain_dots
     except ImportError:
         console.print("no plot: matplotlib is not installed (pip install 'kvmgym[plots]')")
         return []
-    gain_bars(found, path, baseline)
+    if len(policies) > MANY:
+        gain_dots(found, path, baseline, {policy.name: policy.privileged for policy in grouped(policies)})
+    else:
+        gain_bars(found, path, baseline)
     return [path]

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kvmgym.core.jit import CACHE_DIR
@@ -20,7 +21,27 @@ from kvmgym.params import Scenario
 from kvmgym.policies import Policy
 from kvmgym.simulate import simulate
 from kvmgym.stats import Interval, interval, paired_gain
-from kvmgym.world import Blueprint
+
+# Groups of policies in the order of the tables, with their headings.
+GROUPS: Mapping[str, str] = MappingProxyType(
+    {"bounds": "bound (privileged)", "kernel": "kernel", "series": "series", "others": "others"}
+)
+
+
+def group_of(policy: Policy) -> str:
+    """Which of GROUPS a policy belongs to: bounds see the guest, kernel was or is Linux, series is of the patch series,
+    whole or in part."""
+    if policy.privileged:
+        return "bounds"
+    if policy.source.startswith("Linux"):
+        return "kernel"
+    return "others" if policy.year == "-" else "series"
+
+
+def grouped(policies: Iterable[Policy]) -> list[Policy]:
+    """The policies in the order of their groups, bounds first; within a group in their own order."""
+    order = list(GROUPS)
+    return sorted(policies, key=lambda policy: order.index(group_of(policy)))
 
 
 @dataclass(frozen=True)
@@ -35,11 +56,15 @@ class Run:
 
     @property
     def key(self) -> str:
-        """A digest of what decides the result: scenario, policy and its code, seed, times, engine."""
-        plain: Any = getattr(self.policy.function, "py_func", self.policy.function)
-        code = plain.__code__.co_code.hex() + repr(plain.__code__.co_consts)
-        parts = (self.scenario.to_toml(), self.policy.name, code, self.seed, self.duration_ns, self.warmup_ns)
-        return hashlib.sha256(repr((CACHE_DIR.name, *parts)).encode()).hexdigest()[:24]
+        """A digest of what decides the result: the scenario as the policy prepares it, the policy's name, code, weights
+        and what it is shown, seed, times, engine."""
+        policy = self.policy
+        plain: Any = getattr(policy.function, "py_func", policy.function)
+        code = plain.__code__.co_code.hex() + repr((plain.__code__.co_consts, plain.__code__.co_names))
+        shown = policy.privileged, policy.needs_lag, policy.weights
+        parts = (policy.prepare(self.scenario).to_toml(), policy.name, code, shown)
+        times = self.seed, self.duration_ns, self.warmup_ns
+        return hashlib.sha256(repr((CACHE_DIR.name, *parts, *times)).encode()).hexdigest()[:24]
 
 
 @dataclass
@@ -92,9 +117,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def summarise(run: Run) -> dict[str, Any]:
     """Simulate one cell and keep what the tables need."""
-    result = simulate(
-        Blueprint(run.scenario), run.policy, seed=run.seed, duration_ns=run.duration_ns, warmup_ns=run.warmup_ns
-    )
+    result = simulate(run.scenario, run.policy, seed=run.seed, duration_ns=run.duration_ns, warmup_ns=run.warmup_ns)
     seconds = run.duration_ns / 1e9
     return {
         "scenario": run.scenario.name,

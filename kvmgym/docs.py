@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kvmgym.cli_list import rows
 from kvmgym.core import account, layout
-from kvmgym.params import Costs, Host, Ple
+from kvmgym.params import PLE_PRESETS, Costs, HaltPoll, Host, Ple
 
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -33,10 +33,17 @@ def costs() -> str:
     return markdown(("cost", "default", "range", "mark", "what"), found)
 
 
-def defaults(kind: type[Host] | type[Ple]) -> str:
-    """The other fields of a host or of pause-loop exiting with their defaults."""
-    simple = [item for item in fields(kind) if item.name not in ("costs", "ple")]
+def defaults(kind: type[Host] | type[Ple] | type[HaltPoll]) -> str:
+    """The other fields of a host, of pause-loop exiting or of halt polling with their defaults."""
+    simple = [item for item in fields(kind) if not item.metadata.get("table")]
     return markdown(("field", "default"), [(f"`{item.name}`", f"`{item.default!r}`") for item in simple])
+
+
+def presets() -> str:
+    """Pause-loop exiting of each machine, a column a field."""
+    names = [item.name for item in fields(Ple)]
+    rows = [[name, *(f"`{getattr(ple, field)!r}`" for field in names)] for name, ple in PLE_PRESETS.items()]
+    return markdown(["machine", *(f"`{name}`" for name in names)], rows)
 
 
 def state(table: list[layout.Field]) -> str:
@@ -44,7 +51,8 @@ def state(table: list[layout.Field]) -> str:
     found = []
     for name, kind, text in table:
         meaning, _, writer = text.rpartition("; ")
-        found.append((f"`{name}`", kind, meaning, writer))
+        count, scalar = kind[:-2], kind[-2:]
+        found.append((f"`{name}`", f"{scalar} × {count}" if count else scalar, meaning, writer))
     return markdown(("field", "type", "meaning", "written by"), found)
 
 
@@ -54,13 +62,15 @@ def trace_kinds() -> str:
 
 
 STATE = {"host": layout.HOST_FIELDS, "ask": layout.ASK_FIELDS, "pcpu": layout.PCPU_FIELDS, "rq": layout.RQ_FIELDS,
-         "se": layout.SE_FIELDS, "vm": layout.VM_FIELDS, "vcpu": layout.VCPU_FIELDS, "lock": layout.LOCK_FIELDS,
-         "gate": layout.GATE_FIELDS, "trace": layout.TRACE_FIELDS}  # fmt: skip
+         "se": layout.SE_FIELDS, "vm": layout.VM_FIELDS, "vcpu": layout.VCPU_FIELDS, "task": layout.TASK_FIELDS,
+         "lock": layout.LOCK_FIELDS, "gate": layout.GATE_FIELDS, "trace": layout.TRACE_FIELDS}  # fmt: skip
 
 TABLES: dict[str, Callable[[], str]] = {
     "costs": costs,
     "host": lambda: defaults(Host),
     "ple": lambda: defaults(Ple),
+    "ple-presets": presets,
+    "halt-poll": lambda: defaults(HaltPoll),
     "trace-kinds": trace_kinds,
     **{kind: lambda kind=kind: markdown(*rows(kind)) for kind in ("policies", "workloads", "scenarios")},  # type: ignore[misc]
     **{f"state-{name}": lambda table=table: state(table) for name, table in STATE.items()},  # type: ignore[misc]

@@ -85,6 +85,12 @@ class VmMetrics:
     relaxed_attempted: int
     relaxed_ok: int
     relaxed_esrch: int
+    named_attempted: int
+    named_ok: int
+    polls: int
+    polls_ok: int
+    flags_left: int
+    guest_switches: int
     preemptions: int
     wakeups: int
     wakeups_queued: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -12,9 +12,12 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from kvmgym.compare import Cell
 from kvmgym.published import published_for
+
+CAPTION = "95 % intervals, paired by seed; lines: published (dotted v1/v2, dashed v3)"
 
 
 def gain_bars(found: Sequence[Cell], path: Path, baseline: str) -> None:
@@ -39,8 +42,45 @@ def gain_bars(found: Sequence[Cell], path: Path, baseline: str) -> None:
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xticks(places, scenarios)
     axes.set_ylabel(f"gain in operations/s over {baseline} [%]")
-    axes.set_title("95 % intervals, paired by seed; lines: published (dotted v1/v2, dashed v3)", fontsize=9)
+    axes.set_title(CAPTION, fontsize=9)
     axes.legend(ncols=3, fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def gain_dots(found: Sequence[Cell], path: Path, baseline: str, policies: Mapping[str, bool]) -> None:
+    """The same for many policies: a panel a scenario, a row a policy. policies: from the top, whether privileged (a
+    hollow mark)."""
+    scenarios = list(dict.fromkeys(cell.scenario for cell in found))
+    by_place = {(cell.scenario, cell.policy): cell for cell in found}
+    columns = min(3, len(scenarios))
+    lines = -(-len(scenarios) // columns)
+    size = (2.0 + 3.0 * columns, lines * (1.0 + 0.2 * len(policies)))
+    figure, grid = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axes in grid.flat[len(scenarios) :]:
+        axes.axis("off")
+    for axes, scenario in zip(grid.flat, scenarios, strict=False):
+        for place, (policy, privileged) in enumerate(policies.items()):
+            gain = by_place[scenario, policy].gain
+            fill = "white" if privileged else "tab:blue"
+            axes.errorbar(
+                100 * gain.mean, place, xerr=100 * gain.half_width, fmt="o", color="tab:blue", mfc=fill, ms=4, capsize=2
+            )
+        figures = published_for(scenario)
+        if figures:
+            axes.axvline(figures.v1_v2, linestyle=":", color="black", linewidth=1)
+            axes.axvline(figures.v3_throughput, linestyle="--", color="black", linewidth=1)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(scenario, fontsize=9)
+    grid[0, 0].invert_yaxis()  # shared by all panels
+    for axes in grid[:, 0]:
+        axes.set_yticks(range(len(policies)), list(policies), fontsize=8)
+    figure.supxlabel(f"gain in operations/s over {baseline} [%]", fontsize=9)
+    figure.suptitle(f"{CAPTION}; hollow: privileged", fontsize=9)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write the PNG so that the file is either the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     figure.savefig(temporary, dpi=150, format="png")

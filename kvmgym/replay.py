@@ -22,7 +22,12 @@ from kvmgym.policies import Policy, PolicyFunction, as_policy
 
 @dataclass(frozen=True)
 class Flags:
-    """A vCPU's flags as kvm_vcpu_on_spin reads them (kernel: struct kvm_vcpu; the ipi_* are the series')."""
+    """A vCPU's flags as kvm_vcpu_on_spin reads them (kernel: struct kvm_vcpu; the ipi_* are the series').
+
+    From ready_since_ns on: what else a host sees of it, for other heuristics. Times [ns] are of the clock of now_ns;
+    ready_since_ns: when it became ready; last_ran_ns: when it left a pCPU; boosted_ns: when a yield to it last
+    succeeded; lag_ns: V - vruntime [ns] at the level where it is least; pcpu: where it is queued.
+    """
 
     ready: bool = False
     preempted: bool = False
@@ -35,12 +40,18 @@ class Flags:
     ipi_pending: bool = False
     ipi_receiver: int = -1
     ipi_time_ns: int = 0
+    ready_since_ns: int = 0
+    last_ran_ns: int = 0
+    boosted_ns: int = -int(layout.INF)
+    lag_ns: int = 0
+    pcpu: int = 0
 
 
 @dataclass(frozen=True)
 class Replayed:
     """What the policy did. attempts: indices in the order tried; results: what yield_to returned for each; rounds: the
-    round of each; target: the index yielded to, or None; flags: of all vCPUs afterwards."""
+    round of each; target: the index yielded to, or None; flags: of all vCPUs, with in_spin_loop and dy_eligible as the
+    exit leaves them."""
 
     attempts: tuple[int, ...]
     results: tuple[int, ...]
@@ -62,13 +73,14 @@ def replay(
     ipi_tracking: bool = True,
     ipi_window_ns: int = 50_000_000,
     enable_relaxed_boost: bool = True,
+    waits_for: int | None = None,
 ) -> Replayed:
     """One call of kvm_vcpu_on_spin by vCPU `me`, with `policy` choosing.
 
     flags: of all N vCPUs of the VM. results: what yield_to returns for each vCPU, 1 (success), 0 or -1 (-ESRCH); [N].
     The spinner's in_spin_loop is set on entry, as in the kernel; on success it and dy_eligible stay as they are,
-    because the yielder is descheduled within the handler. Errors: ValueError naming the argument. Source:
-    virt/kvm/kvm_main.c.
+    because the yielder is descheduled within the handler. waits_for: index of the vCPU that the spinner truly waits
+    for, which privileged policies are shown. Errors: ValueError naming the argument. Source: virt/kvm/kvm_main.c.
     """
     n = len(flags)
     check(n >= 1, "flags", n, "one for each vCPU, at least 1")
@@ -76,14 +88,17 @@ def replay(
     check(len(results) == n, "results", len(results), f"{n} results, one for each vCPU")
     for place, result in enumerate(results):
         check(result in (-1, 0, 1), f"results[{place}]", result, "1, 0 or -1 (-ESRCH)")
+    check(waits_for is None or 0 <= waits_for < n, "waits_for", waits_for, f"None or 0 to {n - 1}")
     chosen = as_policy(policy)
     vm, vcpus, ask = _records(flags)
     vm.vcpus, vm.last_boosted_vcpu = n, last_boosted_vcpu
-    vm.yield_to_kernel_mode, vm.enable_relaxed_boost = yield_to_kernel_mode, enable_relaxed_boost
+    vm.enable_relaxed_boost = enable_relaxed_boost
     vm.ipi_tracking, vm.ipi_window_ns = (layout.TRACK_V3 if ipi_tracking else layout.TRACK_OFF), ipi_window_ns
     if n < 2:
         return Replayed((), (), (), None, last_boosted_vcpu, tuple(flags))
-    kvm.begin_spin(ask, vm, vcpus[me], 0, now_ns)
+    kvm.begin_spin(ask, vcpus[me], 0, int(yield_to_kernel_mode), now_ns)
+    ask.waits_for = layout.NONE if waits_for is None else waits_for
+    ask.weights[: len(chosen.weights)] = chosen.weights
     attempts: list[tuple[int, int, int]] = []
     while ask.open:
         target = int(chosen.function(vm, vcpus, me, ask))

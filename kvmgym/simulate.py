@@ -58,9 +58,14 @@ def simulate_batch(
     """`simulate` for each seed, on `threads` threads; the results do not depend on their number."""
     check(duration_ns >= 1, "duration_ns", duration_ns, "at least 1")
     check(warmup_ns >= 0, "warmup_ns", warmup_ns, "0 or more")
-    blueprint = scenario if isinstance(scenario, Blueprint) else Blueprint(scenario)
     chosen = as_policy(policy)
+    blueprint = scenario if isinstance(scenario, Blueprint) else Blueprint(scenario)
+    wanted = chosen.prepare(blueprint.scenario)
+    if wanted is not blueprint.scenario:
+        blueprint = Blueprint(wanted, blueprint.trace_rows)
     rows = blueprint.worlds(seeds)
+    for row in rows:
+        chosen.install(view(row, blueprint.static))
 
     def run(row: Bytes) -> None:
         advance(blueprint, row, warmup_ns, chosen)

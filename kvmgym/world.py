@@ -34,10 +34,13 @@ from kvmgym.tables import Program, Tables
 Bytes = npt.NDArray[np.uint8]
 _FORFEITS = {"none": layout.FORFEIT_NONE, "pre-6.19": layout.FORFEIT_PRE_6_19, "6.19": layout.FORFEIT_6_19}
 _LOCKS = {"tas": layout.TAS, "fifo": layout.FIFO, "pvq": layout.PVQ, "mutex": layout.MUTEX}
+_DEBOOSTS = {"none": layout.DEBOOST_NONE, "v1": layout.DEBOOST_V1, "v2": layout.DEBOOST_V2, "v3": layout.DEBOOST_V3}
+_KERNEL_MODES = {"never": layout.MODE_NEVER, "ring0": layout.MODE_RING0, "always": layout.MODE_ALWAYS}
+_SWITCHES = ("enable_relaxed_boost", "apicv", "sev_es", "pv_tlb_flush", "pv_sched_yield", "pv_kick_yields")
 _IPI_MODES = {"x2apic_physical": layout.X2APIC_PHYSICAL, "x2apic_cluster": layout.X2APIC_CLUSTER, "pv": layout.PV}
 _TRACKING = {"off": layout.TRACK_OFF, "v2": layout.TRACK_V2, "v3": layout.TRACK_V3}
-_FLAGS = ("run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short", "pick_buddy",
-          "next_buddy", "balance")  # fmt: skip
+_FLAGS = ("lag_credit_across", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short",
+          "pick_buddy", "next_buddy", "balance")  # fmt: skip
 
 
 def _pack(parts: Sequence[npt.NDArray[Any]], head: int) -> Bytes:
@@ -78,6 +81,14 @@ class Blueprint:
         self.pcpus = scenario.host.pcpus
         self.firsts = [0, *np.cumsum([vm.vcpus for vm in self.vms]).tolist()]
         self.vcpus: int = self.firsts[-1]
+        self.task_homes = [
+            first + i % vm.vcpus
+            for vm, first in zip(self.vms, self.firsts, strict=False)
+            if vm.has_run_queues
+            for i in range(len(vm.roles))
+        ]
+        counts = [len(vm.roles) if vm.has_run_queues else 0 for vm in self.vms]
+        self.first_tasks = [0, *np.cumsum(counts).tolist()]
         self._build()
 
     @cached_property
@@ -91,15 +102,21 @@ class Blueprint:
         tables = Tables()
         pend_words = -(-max(vm.vcpus for vm in self.vms) // 32)
         affin_words = -(-self.pcpus // 32)
-        leaves = 1 << max(1, (self.pcpus + self.vcpus - 1).bit_length())
-        vm_records, vcpus, locks, gates = self._vm_records(tables)
+        leaves = 1 << max(1, (self.pcpus + self.vcpus + len(self.task_homes) - 1).bit_length())
+        vm_records, vcpus, tasks, locks, gates = self._vm_records(tables)
         order = np.argsort(np.array([stream * 4096 + i for stream, i in self.labels]), kind="stable").astype(np.int32)
         rank = np.empty_like(order)
         rank[order] = np.arange(self.vcpus, dtype=np.int32)
         vcpus["leaf"] = self.pcpus + rank
+        tasks["home"][: len(self.task_homes)] = self.task_homes
+        by_label = sorted(range(len(self.task_homes)), key=lambda t: (self.labels[self.task_homes[t]][0], t))
+        tasks["leaf"][by_label] = self.pcpus + self.vcpus + np.arange(len(by_label))
         host = np.zeros(1, layout.HOST)
         for name in ("deadlock_vm", "resched_head", "resched_tail", "idle_head"):
             host[name] = layout.NONE
+        pcpu = np.zeros(self.pcpus, layout.PCPU)
+        pcpu["pair_from"] = pcpu["pair_to"] = layout.NONE
+        pcpu["deboosted_ns"] = -layout.INF
         groups = len(self.vms) * self.pcpus
         rq = np.zeros(self.pcpus + groups, layout.RQ)
         for name in ("head", "curr", "next_buddy", "owner"):
@@ -109,9 +126,10 @@ class Blueprint:
         affin = self._affinity(affin_words)
         vcpus["pcpu"] = self._placement()
         parts = {
-            "host": host, "ask": np.zeros(1, layout.ASK), "pcpu": np.zeros(self.pcpus, layout.PCPU), "rq": rq,
-            "se": self._entities(rank), "vm": vm_records, "vcpu": vcpus, "lock": locks, "gate": gates, "pend": words,
-            "serve": words, "goal": words, "tree_ns": np.zeros(leaves, np.int64), "tree": np.zeros(leaves, np.int32),
+            "host": host, "ask": np.zeros(1, layout.ASK), "pcpu": pcpu, "rq": rq,
+            "se": self._entities(rank), "vm": vm_records, "vcpu": vcpus, "task": tasks, "lock": locks, "gate": gates,
+            "pend": words, "serve": words, "goal": words, "tree_ns": np.zeros(leaves, np.int64),
+            "tree": np.zeros(leaves, np.int32),
             "hist": np.zeros(len(self.vms) * layout.HISTS * layout.HIST_BINS, np.int32),
             "trace": np.zeros(max(self.trace_rows, 1), layout.TRACE),
         }  # fmt: skip
@@ -127,7 +145,7 @@ class Blueprint:
         dist["first"] += dist["first"] >= 0
         statics = {
             "par": param, "phase": phase, "dist": dist, "quant": quant, "cum": np.array([*tables.chances, 0], np.int64),
-            "affin": affin, "by_leaf": order,
+            "affin": affin, "by_leaf": np.array([*order, *(self.vcpus + t for t in by_label)], np.int32),
         }  # fmt: skip
         self.static = _pack([statics[name] for name, _ in layout.STATIC_PARTS], 0)
         self.state = _pack([parts[name] for name, _ in layout.STATE_PARTS], POINTERS)
@@ -150,6 +168,11 @@ class Blueprint:
             "ple_max_ns": ple.max_ns, "ple_grow": ple.grow, "ple_shrink": ple.shrink, "llc_pcpus": host.llc_pcpus,
             "balance_interval_ns": host.balance_interval_ns, "migration_cost_ns": host.migration_cost_ns,
             "forfeit": _FORFEITS[host.forfeit], "grouped": int(host.group_scheduling),
+            "deboost": _DEBOOSTS[host.yield_deboost], "lag_credit_q16": round(host.lag_credit_scale * 65536),
+            "kernel_mode": _KERNEL_MODES[ple.kernel_mode], "ple_user": int(ple.user_exits),
+            "ple_names_holder": int(ple.names_holder), "poll_max_ns": host.halt_poll.max_ns,
+            "poll_start_ns": host.halt_poll.grow_start_ns, "poll_grow": host.halt_poll.grow,
+            "poll_shrink": host.halt_poll.shrink, "tasks": len(self.task_homes),
         }  # fmt: skip
         for name, value in values.items():
             par[name] = value
@@ -158,8 +181,10 @@ class Blueprint:
     def _vm_records(self, tables: Tables) -> tuple[npt.NDArray[Any], ...]:
         """The records of VMs, vCPUs, locks and gates; the programs go into `tables`."""
         records, vcpus = np.zeros(len(self.vms), layout.VM), np.zeros(self.vcpus, layout.VCPU)
+        tasks = np.zeros(max(len(self.task_homes), 1), layout.TASK)
+        vcpus["boosted_ns"] = -layout.INF
         locks: list[tuple[int, int]] = []
-        gates: list[tuple[int, int]] = []
+        gates: list[tuple[int, int, int]] = []
         programs: dict[Workload, list[int]] = {}
         for g, vm in enumerate(self.vms):
             work, costs = vm.workload, self.scenario.host.costs
@@ -168,8 +193,9 @@ class Blueprint:
             values: dict[str, float] = {
                 "first": self.firsts[g], "vcpus": vm.vcpus, "shares": vm.weight, "locks": len(locks),
                 "gates": len(gates),
-                "ipi_mode": _IPI_MODES[vm.ipi_mode], "ipi_tracking": _TRACKING[vm.ipi_tracking],
-                "enable_relaxed_boost": int(vm.enable_relaxed_boost), "yield_to_kernel_mode": 1,
+                "ipi_mode": _IPI_MODES[vm.ipi_mode],
+                "ipi_tracking": _TRACKING["off" if vm.apicv else vm.ipi_tracking],
+                "tasks": len(vm.roles) if vm.has_run_queues else 0, "first_task": self.first_tasks[g],
                 "is_task": int(g >= len(self.scenario.vms)), "bursty": int(burst is not None),
                 "ipi_window_ns": vm.ipi_window_ns, "pv_spin_ns": vm.pv_spin_ns,
                 "rewarm_ns": round(costs.rewarm_ns_at_1mib * (work.working_set_kib / 1024) ** 2),
@@ -179,18 +205,25 @@ class Blueprint:
             }  # fmt: skip
             for name, value in values.items():
                 records[g][name] = value
+            for name in _SWITCHES:
+                records[g][name] = int(getattr(vm, name))
             spin = None if vm.lock_kind is None else _LOCKS[vm.lock_kind]
             for spec in work.locks:
                 kind = _LOCKS[spec.kind] if spec.kind == "mutex" or spin is None else spin
                 locks += [(g, kind)] * spec.count
-            gates += [(queue.capacity, 0) for queue in work.queues]
-            gates += [(self._parties(vm, barrier.name), barrier.spin_ns) for barrier in work.barriers]
+            of_tasks = int(vm.has_run_queues)
+            gates += [(queue.capacity, 0, of_tasks) for queue in work.queues]
+            gates += [(self._parties(vm, barrier.name), barrier.spin_ns, of_tasks) for barrier in work.barriers]
             if work not in programs:
                 program = Program(tables, vm)
                 programs[work] = [program.role(role.program) for role in work.roles]
             mine = vcpus[self.firsts[g] : self.firsts[g + 1]]
             mine["vm"], mine["idx"] = g, np.arange(vm.vcpus)
-            mine["role_start"] = [programs[work][role] for role in vm.roles]
+            starts = [programs[work][role] for role in vm.roles]
+            mine["role_start"] = starts[: vm.vcpus]
+            if vm.has_run_queues:
+                first = self.first_tasks[g]
+                tasks["pc"][first : first + len(starts)] = starts
         lock_records, gate_records = (
             np.zeros(max(len(locks), 1), layout.LOCK),
             np.zeros(max(len(gates), 1), layout.GATE),
@@ -200,9 +233,9 @@ class Blueprint:
         lock_records["owner"] = layout.NONE
         for place, (g, kind) in enumerate(locks):
             lock_records[place]["vm"], lock_records[place]["kind"] = g, kind
-        for place, (capacity, spin_ns) in enumerate(gates):
-            gate_records[place]["capacity"], gate_records[place]["spin_ns"] = capacity, spin_ns
-        return records, vcpus, lock_records, gate_records
+        for place, row in enumerate(gates):
+            gate_records[place]["capacity"], gate_records[place]["spin_ns"], gate_records[place]["of_tasks"] = row
+        return records, vcpus, tasks, lock_records, gate_records
 
     @staticmethod
     def _parties(vm: Vm, barrier: str) -> int:
@@ -269,6 +302,13 @@ class Blueprint:
         world = view(row, self.static)
         labels = np.array([(stream + 1) << 20 | i for stream, i in self.labels], dtype=np.uint64)
         world.vcpu["rng"] = _mixed(base, labels)
+        numbers_of_tasks = [
+            (self.labels[self.firsts[g]][0] + 1) << 20 | i
+            for g, vm in enumerate(self.vms)
+            if vm.has_run_queues
+            for i in range(len(vm.roles))
+        ]
+        world.task["rng"][: len(numbers_of_tasks)] = _mixed(base, np.array(numbers_of_tasks, dtype=np.uint64))
         streams = [self.labels[self.firsts[g]][0] for g in world.lock["vm"].tolist()]
         seen: dict[int, int] = {}
         numbers = []

@@ -31,10 +31,19 @@ def digest(blueprint, row):
     return found.hexdigest()
 
 
+def booted(scenario, policy, *seeds, trace_rows=0):
+    """A blueprint of the scenario as the policy wants it, and a booted row for each seed that shows what it reads."""
+    chosen = as_policy(policy)
+    blueprint = Blueprint(chosen.prepare(scenario), trace_rows=trace_rows)
+    rows = blueprint.worlds(seeds)
+    for row in rows:
+        chosen.install(view(row, blueprint.static))
+    return blueprint, rows
+
+
 def run(scenario, policy, seed, until_ns, trace_rows=0):
     """The digest of a world that has run to `until_ns`."""
-    blueprint = Blueprint(scenario, trace_rows=trace_rows)
-    row = blueprint.worlds([seed])[0]
+    blueprint, (row,) = booted(scenario, policy, seed, trace_rows=trace_rows)
     advance(blueprint, row, until_ns, as_policy(policy))
     return digest(blueprint, row)
 

@@ -1,6 +1,7 @@
 """Scenarios that tests of invariants, determinism and golden trajectories share: small, and busy in every respect."""
 
 from kvmgym.params import (
+    PLE_PRESETS,
     Barrier,
     BarrierSpec,
     Block,
@@ -11,6 +12,7 @@ from kvmgym.params import (
     Costs,
     Dist,
     Get,
+    HaltPoll,
     Host,
     HostTask,
     Kick,
@@ -20,6 +22,7 @@ from kvmgym.params import (
     Ple,
     Put,
     QueueSpec,
+    Repeat,
     Role,
     Scenario,
     Shootdown,
@@ -63,11 +66,29 @@ def pipeline(name="pipeline"):
     return Workload(name, "", (first, second), (LockSpec("hot"),), (QueueSpec("items", 2),))
 
 
-def stepwise(name="stepwise"):
+def stepwise(name="stepwise", spin_us=10):
     """A barrier that is spun at, then blocked at, and a mutex."""
     program = (work(15), Barrier("step"), *hold("user", 3), Kick("next"), Ops())
     locks = (LockSpec("user", kind="mutex"),)
-    return Workload(name, "", (Role("main", program),), locks, barriers=(BarrierSpec("step", 10 * US),))
+    return Workload(name, "", (Role("main", program),), locks, barriers=(BarrierSpec("step", spin_us * US),))
+
+
+def scheduled(name="scheduled"):
+    """Two stages for guests with more tasks than vCPUs: a queue, a barrier that is blocked at, locks, sleeps; now and
+    then a stretch longer than a guest's slice."""
+    rest = Choose((Branch(1, (Block(Dist.exponential(40 * US)),)), Branch(1, (Shootdown("busy"),)), Branch(2)))
+    slow = Choose((Branch(1, (Repeat(30, (work(120), Ops())),)), Branch(20)))
+    first = Role("first", (work(8), *hold("hot", 2), rest, Put("items"), Barrier("step")))
+    second = Role("second", (Get("items"), work(10, bursty=True), slow, *hold("hot", 3, True), Ops(), Barrier("step")))
+    return Workload(
+        name,
+        "",
+        (first, second),
+        (LockSpec("hot"),),
+        (QueueSpec("items", 3),),
+        (BarrierSpec("step"),),
+        burst=Burst(4.0, 200 * US),
+    )
 
 
 HOG = HostTask("hog", Dist.exponential(200 * US), Dist.exponential(300 * US))
@@ -117,4 +138,26 @@ def broad():
     return Scenario("broad", Host(40, ple=QUICK, slice_ns=300 * US, migration_cost_ns=20 * US), guests, (HOG,))
 
 
-EXAMPLES = {example.__name__: example() for example in (mixed, crowded, wide, old_kernel, broad)}
+def paravirtual():
+    """All that a guest and its host may tell each other, with virtualised interrupts, halt polling and the lag credit;
+    the other VM sends through the LAPIC."""
+    told = {"ipi_mode": "pv", "pv_tlb_flush": True, "pv_sched_yield": True, "apicv": True}
+    guests = (
+        Vm("told", 5, blocking(), lock_kind="pvq", pv_spin_ns=5 * US, **told),
+        Vm("pipe", 3, pipeline(), lock_kind="pvq", pv_spin_ns=3 * US, pv_kick_yields=False, apicv=True),
+    )
+    host = Host(4, slice_ns=300 * US, ple=QUICK, halt_poll=HaltPoll(100 * US), yield_deboost="v3")
+    return Scenario("paravirtual", host, guests, (HOG,))
+
+
+def tasked():
+    """Guests that schedule their own tasks, on a host with AMD's pause filter and the debooster; one hides its ring."""
+    guests = (
+        Vm("tasks", 3, scheduled(), tasks=8, lock_kind="fifo"),
+        Vm("step", 3, stepwise("steps", spin_us=400), sev_es=True, ipi_tracking="v2"),
+    )
+    host = Host(2, slice_ns=200 * US, ple=PLE_PRESETS["amd"], yield_deboost="v2")
+    return Scenario("tasked", host, guests)
+
+
+EXAMPLES = {example.__name__: example() for example in (mixed, crowded, wide, old_kernel, broad, paravirtual, tasked)}

@@ -25,12 +25,15 @@ RUNS = (  # example, policy, seed, duration in ns: each fills most of the trace
     ("wide", "relaxed", 5, 1_200_000),
     ("wide", "legacy-i-bug", 6, 1_200_000),
     ("old_kernel", "none", 7, 12_000_000),
+    ("paravirtual", "relaxed", 8, 3_000_000),
+    ("tasked", "legacy", 9, 8_000_000),
 )
 COUNTED = {
     "host": ("events", "decisions"),
     "pcpu": ("switches", "migrations", "idle_ns", "overhead_ns"),
     "vm": ("ops", "ple_exits", "yields_attempted", "yields_ok", "relaxed_ok", "lock_acquires", "mutex_acquires",
-           "shootdowns", "kicks", "halts", "wakeups", "preemptions"),
+           "shootdowns", "kicks", "halts", "wakeups", "preemptions", "named_attempted", "named_ok", "polls", "polls_ok",
+           "flags_left", "guest_switches"),
     "vcpu": ("run_ns", "ready_ns", "blocked_ns", "spin_ns"),
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ arithmetic).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from kvmgym.core import account
@@ -50,6 +51,7 @@ def user(n: float) -> Compute:
 
 FAR = user(10**6)  # longer than any story
 SPINS = {"PLE", "no target"}
+FLAGS = ("in_spin_loop", "dy_eligible", "preempted", "ready", "preempted_in_kernel", "blocking", "pending_interrupt")
 
 
 def kernel(n: float) -> Compute:
@@ -88,6 +90,12 @@ def vm(name: str, *programs: tuple[Any, ...], pin: tuple[int, ...], **given: Any
     """A VM of one vCPU a program; workload tables and VM fields may be given together."""
     tables = {key: given.pop(key) for key in ("locks", "queues", "barriers") if key in given}
     return Vm(name, len(programs), work(*programs, name=f"work-{name}", **tables), pin=pin, **given)
+
+
+def multitasking(name: str, *programs: tuple[Any, ...], pin: tuple[int, ...], **given: Any) -> Vm:
+    """A VM whose guest schedules one task a program on one vCPU a pin; task i belongs to vCPU i modulo their number."""
+    one_each = vm(name, *programs, pin=(pin * len(programs))[: len(programs)], **given)
+    return replace(one_each, vcpus=len(pin), pin=pin, tasks=len(programs))
 
 
 def hog(name: str, pcpu: int) -> Vm:
@@ -148,6 +156,15 @@ class Story:
     def vcpu(self, name: str) -> Any:
         """The record of a vCPU by its name."""
         return self.world.vcpu[self.names().index(name)]
+
+    def flags(self, name: str) -> set[str]:
+        """Which of the flags that directed yield reads are set for a vCPU."""
+        return {flag for flag in FLAGS if self.vcpu(name)[flag]}
+
+    def counts(self, vm: str, *names: str) -> list[int]:
+        """Counters of a VM by its name."""
+        record = self.world.vm[[spec.name for spec in self.blueprint.vms].index(vm)]
+        return [int(record[name]) for name in names]
 
     def entity(self, name: str) -> Any:
         """The scheduling entity of a vCPU by its name."""

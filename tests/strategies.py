@@ -1,7 +1,8 @@
 """Hypothesis strategies for random scenarios that are valid and cannot deadlock.
 
 Locks are taken in one order, and what switches interrupts off is never held across a shootdown; a workload has either
-queues in a line or barriers that every role passes once a loop. So whatever happens, somebody can go on.
+queues in a line or barriers that every role passes once a loop. Guests that schedule have neither mutexes nor spinning
+barriers. So whatever happens, somebody can go on.
 """
 
 from dataclasses import fields
@@ -11,11 +12,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from kvmgym.params import (
+    DEBOOSTS,
     FORFEITS,
     HZ,
     IPI_MODES,
     IPI_TRACKING,
+    KERNEL_MODES,
     KICK_TARGETS,
+    PLE_PRESETS,
     SHOOTDOWN_TARGETS,
     SPIN_KINDS,
     STARTS,
@@ -29,6 +33,7 @@ from kvmgym.params import (
     Costs,
     Dist,
     Get,
+    HaltPoll,
     Host,
     HostTask,
     Kick,
@@ -50,7 +55,8 @@ from kvmgym.policies import POLICIES
 
 US, MS = 1_000, 1_000_000
 SWITCHES = ("group_scheduling", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short",
-            "pick_buddy", "next_buddy", "balance")  # fmt: skip
+            "pick_buddy", "next_buddy", "balance", "lag_credit_across")  # fmt: skip
+VM_SWITCHES = ("enable_relaxed_boost", "pv_kick_yields", "pv_tlb_flush", "pv_sched_yield", "apicv", "sev_es")
 WEIGHTS = (2, 100, 1024, 1024, 5000, 262_144)
 
 
@@ -93,7 +99,10 @@ def costs(draw):
 
 @st.composite
 def ples(draw):
-    """Pause-loop exits off, or with any window."""
+    """A machine's pause-loop exits, or any, or none."""
+    preset = draw(st.sampled_from((None, None, *PLE_PRESETS)))
+    if preset is not None:
+        return PLE_PRESETS[preset]
     window = draw(st.integers(300, 20 * US))
     return Ple(
         enabled=draw(st.sampled_from((True, True, True, False))),
@@ -101,7 +110,22 @@ def ples(draw):
         grow=draw(st.integers(0, 3)),
         shrink=draw(st.integers(0, 3)),
         max_ns=window * draw(st.sampled_from((1, 5, 10**6))),
+        user_exits=draw(st.booleans()),
+        kernel_mode=draw(st.sampled_from(KERNEL_MODES)),
+        names_holder=draw(st.booleans()),
     )
+
+
+@st.composite
+def halt_polls(draw):
+    """No halt polling, the kernel's, or any."""
+    kind = draw(st.sampled_from(("off", "kernel", "random")))
+    if kind == "off":
+        return HaltPoll()
+    if kind == "kernel":
+        return HaltPoll(200 * US)
+    start = draw(st.integers(1, 100 * US))
+    return HaltPoll(draw(st.integers(1, 500 * US)), draw(st.integers(0, 4)), start, draw(st.integers(0, 3)))
 
 
 @st.composite
@@ -113,7 +137,10 @@ def hosts(draw, most_pcpus=8):
         slice_ns=draw(st.one_of(st.none(), st.integers(10 * US, 3 * MS))),
         costs=draw(costs()),
         ple=draw(ples()),
+        halt_poll=draw(halt_polls()),
         forfeit=draw(st.sampled_from(FORFEITS)),
+        yield_deboost=draw(st.sampled_from(DEBOOSTS)),
+        lag_credit_scale=draw(st.sampled_from((0.0, 0.25, 1.0, 4.0))),
         balance_interval_ns=draw(st.integers(100 * US, 5 * MS)),
         migration_cost_ns=draw(st.sampled_from((0, 10 * US, 500 * US))),
         llc_pcpus=draw(st.integers(1, 8)),
@@ -137,9 +164,9 @@ class _Locks:
 
 
 @st.composite
-def _locks(draw):
+def _locks(draw, scheduling):
     """Lock names, and their specs."""
-    counts = [draw(st.integers(0, most)) for most in (1, 2, 2)]
+    counts = [draw(st.integers(0, most)) for most in (0 if scheduling else 1, 2, 2)]
     locks = _Locks(*([f"{kind}{i}" for i in range(count)] for kind, count in zip("msi", counts, strict=True)))
     kinds = {name: "mutex" if name in locks.mutexes else draw(st.sampled_from(SPIN_KINDS)) for name in locks.order}
     zipf = st.sampled_from((0.0, 1.0))
@@ -194,9 +221,10 @@ def _held(draw, locks, depth, spinning, irq_off, repeated):
 
 
 @st.composite
-def workloads(draw, name="w"):
-    """Workloads of 1 to 3 roles: plain, with barriers, or a pipeline of queues."""
-    locks, lock_specs = draw(_locks())
+def workloads(draw, name="w", scheduling=False):
+    """Workloads of 1 to 3 roles: plain, with barriers, or a pipeline of queues. scheduling: for more tasks than
+    vCPUs."""
+    locks, lock_specs = draw(_locks(scheduling))
     shape = draw(st.sampled_from(("plain", "barriers", "pipeline")))
     count = draw(st.integers(2, 3)) if shape == "pipeline" else draw(st.integers(1, 2))
     barriers = tuple(f"b{i}" for i in range(draw(st.integers(1, 2)))) if shape == "barriers" else ()
@@ -213,13 +241,14 @@ def workloads(draw, name="w"):
         if place < count - 1 and queues:
             program.append(Put(queues[place]))
         roles.append(Role(f"r{place}", tuple(program), share=draw(st.sampled_from((1.0, 2.0)))))
+    spins = st.just(0) if scheduling else st.sampled_from((0, 5 * US, 10**9))
     return Workload(
         name,
         "random",
         tuple(roles),
         lock_specs,
         tuple(QueueSpec(queue, draw(st.integers(1, 5))) for queue in queues),
-        tuple(BarrierSpec(barrier, draw(st.sampled_from((0, 5 * US, 10**9)))) for barrier in barriers),
+        tuple(BarrierSpec(barrier, draw(spins)) for barrier in barriers),
         working_set_kib=draw(st.sampled_from((0, 64, 2048))),
         burst=draw(st.sampled_from((None, Burst(4.0, 200 * US)))),
     )
@@ -228,8 +257,12 @@ def workloads(draw, name="w"):
 @st.composite
 def vms(draw, pcpus, place):
     """A VM whose vCPUs are pinned, confined or free."""
-    workload = draw(workloads(f"w{place}"))
-    vcpus = draw(st.integers(len(workload.roles), draw(st.sampled_from((4, 6, 6, 6, 40)))))  # more than bits in a word
+    scheduling = draw(st.sampled_from((False, False, True)))
+    workload = draw(workloads(f"w{place}", scheduling))
+    least = 1 if scheduling else len(workload.roles)
+    vcpus = draw(st.integers(least, draw(st.sampled_from((4, 6, 6, 6, 40)))))  # more than bits in a word
+    most = vcpus + draw(st.sampled_from((3, 3, 8, 60)))
+    tasks = draw(st.integers(max(vcpus, len(workload.roles)), most)) if scheduling else None
     where = draw(st.sampled_from(("free", "free", "pinned", "confined")))
     numbers = st.integers(0, pcpus - 1)
     return Vm(
@@ -243,8 +276,9 @@ def vms(draw, pcpus, place):
         ipi_mode=draw(st.sampled_from(IPI_MODES)),
         ipi_tracking=draw(st.sampled_from(IPI_TRACKING)),
         ipi_window_ns=draw(st.sampled_from((0, 20 * US, 50 * MS))),
-        enable_relaxed_boost=draw(st.booleans()),
         pv_spin_ns=draw(st.sampled_from((0, 3 * US, 700 * US))),
+        tasks=tasks,
+        **{name: draw(st.booleans()) for name in VM_SWITCHES},
     )
 
 

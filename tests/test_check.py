@@ -1,23 +1,31 @@
 """Each check of core/check can fail: a world is corrupted in one way for each violation, and the check names it."""
 
+from functools import cache
+
 import numpy as np
 import pytest
-from digests import digest
+from digests import booted, digest
 from examples import EXAMPLES, MS, US
 
 from kvmgym.core import check
 from kvmgym.core import violations as found
 from kvmgym.core.layout import (
     ACT_COMPUTE,
+    ACT_HALT,
     ACT_SPIN_ACK,
     BLOCKED,
     INF,
     MUTEX,
     NONE,
+    PH_BARRIER,
+    PH_COMPUTE,
     PH_GET,
     READY,
     RUNNING,
     TAS,
+    TASK_CURRENT,
+    TASK_RUNNABLE,
+    TASK_WAITS,
 )
 from kvmgym.core.memory import view
 from kvmgym.core.violations import VIOLATIONS, code_of, describe
@@ -147,6 +155,36 @@ def loser_wins(world):
     world.tree[1] = pick(world, "tree_ns", lambda time_ns: time_ns == INF)
 
 
+def lost_task(world):
+    """The current task of a vCPU forgets that it is one."""
+    t = pick(world, "task", lambda task: task.state == TASK_CURRENT)
+    corrupt(world.task[t], state=TASK_WAITS, pc=pick(world, "phase", lambda phase: phase.kind == PH_COMPUTE))
+
+
+def idle_task(world):
+    """A timer runs for a task that waits for no timer."""
+    t = pick(world, "task", lambda task: task.state == TASK_WAITS and task.wake_ns != INF)
+    corrupt(world.task[t], pc=pick(world, "phase", lambda phase: phase.kind == PH_COMPUTE))
+
+
+def tasks_at(world, kind):
+    """A queue or barrier of tasks at which some wait in a phase of that kind."""
+    return world.gate[
+        pick(
+            world,
+            "gate",
+            lambda gate: gate.of_tasks and gate.head != NONE and world.phase[world.task[gate.head].pc].kind == kind,
+        )
+    ]
+
+
+def forgotten_task(world):
+    """A vCPU halts although one of its tasks is runnable."""
+    v = pick(world, "vcpu", lambda vcpu: vcpu.act == ACT_HALT and world.vm[vcpu.vm].tasks > 0)
+    t = pick(world, "task", lambda task: task.home == v and task.state == TASK_WAITS and task.wake_ns == INF)
+    corrupt(world.vcpu[v], run_head=t, run_tail=t)
+
+
 CORRUPTIONS = {
     found.TIME_BACK: lambda w: corrupt(w.host[0], now_ns=INF - 1),
     found.TREE: loser_wins,
@@ -199,14 +237,33 @@ CORRUPTIONS = {
     found.VM_LOAD: lambda w: corrupt(w.vm[0], load_x1024=-1),
     found.OVERHEAD_SUM: lambda w: corrupt(idle(w), overhead_ns=up),
     found.READY_SUM: lambda w: corrupt(w.pcpu[0], ready_integral_ns=up),
+    found.TASK_PLACE: lambda w: corrupt(w.vcpu[0], task=0),
+    found.POLLING: lambda w: corrupt(any_vcpu(w, calm), polling=1),
 }  # fmt: skip
+MORE = (  # further ways to break the same rules, in examples that have guest tasks or halt polling
+    ("tasked", found.TASK_PLACE, lost_task),
+    ("tasked", found.TASK_PLACE, lambda w: corrupt(any_vcpu(w, lambda v: v.run_head != NONE), run_tail=NONE)),
+    ("tasked", found.TASK_PLACE, lambda w: corrupt(any_vcpu(w, lambda v: v.run_head != NONE), run_head=NONE)),
+    ("tasked", found.TASK_PLACE, lambda w: corrupt(any_vcpu(w, lambda v: calm(v) and v.task != NONE), task=NONE)),
+    ("tasked", found.TASK_PLACE,
+     lambda w: corrupt(w.task[pick(w, "task", lambda t: t.state == TASK_RUNNABLE)], home=lambda home: (home + 1) % 3)),
+    ("tasked", found.TIMER, idle_task),
+    ("tasked", found.LEAF, lambda w: corrupt(w.task[pick(w, "task", lambda t: t.wake_ns != INF)], wake_ns=up)),
+    ("tasked", found.GATE_LIST, lambda w: corrupt(tasks_at(w, PH_GET), tail=NONE)),
+    ("tasked", found.GATE_LIST, lambda w: corrupt(tasks_at(w, PH_BARRIER), waiting=up)),
+    ("tasked", found.GATE_LEVEL, lambda w: corrupt(tasks_at(w, PH_GET), level=1)),
+    ("tasked", found.GATE_LEVEL, lambda w: corrupt(tasks_at(w, PH_BARRIER), level=up)),
+    ("tasked", found.LOST_WAKEUP, forgotten_task),
+    ("paravirtual", found.POLLING, lambda w: corrupt(any_vcpu(w, lambda v: v.polling), poll_ns=-1)),
+    ("paravirtual", found.POLLING, lambda w: corrupt(any_vcpu(w), poll_ns=100 * US + 1)),
+    ("paravirtual", found.POLLING, lambda w: corrupt(any_vcpu(w, lambda v: v.state == READY), polling=1)),
+)  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def moments():
-    """A blueprint, and copies of one world at 400 instants."""
-    blueprint = Blueprint(EXAMPLES["mixed"])
-    row = blueprint.worlds([5])[0]
+@cache
+def moments(name):
+    """A blueprint of an example, and copies of one world at 400 instants."""
+    blueprint, (row,) = booted(EXAMPLES[name], "relaxed", 5)
     rows = []
     for until_ns in range(0, 6 * MS, 15 * US):
         advance(blueprint, row, until_ns, BY_NAME["relaxed"])
@@ -232,13 +289,18 @@ def test_there_is_a_corruption_for_every_violation():
     assert set(CORRUPTIONS) == set(VIOLATIONS)
 
 
-@pytest.mark.parametrize("code", VIOLATIONS)
-def test_a_corrupt_world_is_noticed(moments, code):
-    blueprint, rows = moments
+@pytest.mark.parametrize(
+    "name, code, broken_by",
+    [*(("mixed", code, broken_by) for code, broken_by in CORRUPTIONS.items()), *MORE],
+    ids=lambda value: VIOLATIONS.get(value, "") if isinstance(value, np.integer) else None,
+)
+def test_a_corrupt_world_is_noticed(name, code, broken_by):
+    blueprint, rows = moments(name)
     for row in rows:
         broken = row.copy()
+        assert int(check.violation_row(broken, blueprint.static)) == 0
         try:
-            CORRUPTIONS[code](view(broken, blueprint.static))
+            broken_by(view(broken, blueprint.static))
         except StopIteration:
             continue
         violation = int(check.violation_row(broken, blueprint.static))

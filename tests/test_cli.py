@@ -1,12 +1,24 @@
 """The command line as a newcomer meets it: output, files, messages and exit statuses."""
 
+import argparse
+import io
 import json
+import random
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from kvmgym import cli
+from kvmgym import cli, cli_list
+from kvmgym.cli_compare import DEFAULT_POLICIES, MANY, chosen_policies, chosen_scenarios, tables
+from kvmgym.compare import Cell, grouped
 from kvmgym.docs import TABLES, filled
+from kvmgym.params import Dist, HaltPoll, Host, HostTask, Ple, Scenario, Vm
+from kvmgym.policies import BY_NAME as POLICY
+from kvmgym.policies import POLICIES, Policy
+from kvmgym.scenarios import SCENARIOS
+from kvmgym.stats import Interval
+from kvmgym.workloads import BY_NAME as WORKLOADS
 
 QUICK = ["--scenarios", "hotlock-small", "--seeds", "2", "--duration", "0.01", "--warmup", "0.002"]
 
@@ -16,11 +28,124 @@ def test_compare_prints_a_table_and_writes_json_and_plot(tmp_path: Path, capsys:
     assert cli.main(["compare", *QUICK, "--out", str(out), "--json", str(summary)]) == 0
     text = capsys.readouterr().out
     assert "hotlock-small" in text and "relaxed" in text and "gain in guest operations/s over legacy" in text
+    assert "what lies behind it" not in text and "--details" in text
     data = json.loads(summary.read_text())
-    assert [cell["policy"] for cell in data["cells"]] == ["none", "random", "legacy", "strict", "relaxed"]
+    assert [cell["policy"] for cell in data["cells"]] == list(DEFAULT_POLICIES)
+    assert {row["policy"]: row["group"] for row in data["policies"]}["clairvoyant-bound"] == "bounds"
+    assert all(cell["wasted_share"] >= 0 for cell in data["cells"])
     assert json.loads((out / "summary.json").read_text())["cells"] == data["cells"]
     assert (out / "gain.png").read_bytes()[:4] == b"\x89PNG"
-    assert len((out / "runs.jsonl").read_text().splitlines()) == 10
+    assert len((out / "runs.jsonl").read_text().splitlines()) == 2 * len(DEFAULT_POLICIES)
+
+
+def test_compare_of_few_policies_shows_what_lies_behind_and_of_many_with_details(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["compare", *QUICK, "--out", str(tmp_path)]
+    for more, shown in (["--policies", "none,clairvoyant"], True), ([], False), (["--details"], True):
+        assert cli.main([*arguments, *more]) == 0
+        text = capsys.readouterr().out
+        assert ("wasted CPU" in text.replace("operations/s, wasted CPU", "")) is shown
+        assert "bound (privileged)" in text
+
+
+def made_up(scenarios: list[str], policies: list[Policy]) -> list[Cell]:
+    rng = random.Random(1)
+    behind = {"wasted_share": 0.1, "ple_exits_per_s": 1e5, "yields_ok_per_s": 1e5, "fairness": 1.0}
+    return [
+        Cell(s, p.name, Interval(rng.uniform(-0.5, 0.5), rng.uniform(0, 0.12), 9), Interval(79_000, 9, 9), **behind)
+        for s in scenarios
+        for p in policies
+    ]
+
+
+def printed(scenarios: list[str], policies: list[Policy], width: int, details: bool = False) -> list[list[str]]:
+    """The lines of each table."""
+    found = []
+    for table in tables(made_up(scenarios, policies), "legacy", policies, width, details):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(table)
+        found.append([line.rstrip() for line in console.export_text().splitlines()])
+    return found
+
+
+def test_all_policies_on_the_series_are_one_table_with_the_bound_on_top() -> None:
+    names = ["dbench-2vm", "dedup-2vm", "vips-2vm"]
+    (lines,) = printed(names, list(POLICIES), 120)
+    assert max(map(len, lines)) <= 120
+    heading = next(place for place, line in enumerate(lines) if "dbench-2vm" in line)
+    assert lines[heading].split() == names
+    assert lines[heading + 1].split() == ["policy", "year", "+14.4,", "+6.7", "+47.1,", "+9.7", "+26.2,", "+11.4"]
+    body = [line.split() for line in lines[heading + 3 :] if line]
+    assert body[0] == ["bound", "(privileged)"]
+    rows = [cells for cells in body if cells[0] in POLICY]
+    assert [cells[0] for cells in rows] == [policy.name for policy in grouped(POLICIES)]
+    assert rows[0][0].startswith("clairvoyant")
+    for cells in rows:
+        assert cells[1] == POLICY[cells[0]].year
+        assert cells[2:] == ["79,000/s"] * 3 if cells[0] == "legacy" else cells[3::3] == ["±"] * 3
+
+
+@pytest.mark.parametrize("width", [100, 120])
+def test_nine_scenarios_fold_into_tables_that_fit(width: int) -> None:
+    names = [f"{work}-{vms}vm" for vms in (2, 3, 4) for work in ("dbench", "dedup", "vips")]
+    found = printed(names, list(POLICIES), width)
+    assert len(found) > 1 and max(len(line) for lines in found for line in lines) <= width
+    heads = [name for lines in found for name in next(line for line in lines if "-" in line and "vm" in line).split()]
+    assert heads == names
+    for lines in found:
+        assert {line.split()[0] for line in lines if line.strip()} >= {policy.name for policy in POLICIES}
+
+
+def test_few_policies_are_columns() -> None:
+    policies = [POLICY[name] for name in ("none", "legacy", "relaxed", "clairvoyant")]
+    gains, behind = printed(["dbench-2vm", "hotlock-small"], policies, 100)
+    row = next(line for line in gains if line.startswith(" dbench-2vm"))
+    assert row.split()[-2:] == ["+14.4,", "+6.7"] and row.count("±") == 3
+    assert any("bound (privileged)" in line for line in gains) and "legacy" not in " ".join(gains[1:])
+    assert sum("79,000" in line for line in behind) == 8
+    many = [*policies, *(POLICY[name] for name in ("2011", "2012", "strict"))]
+    assert len(many) > MANY
+    assert len(printed(["dbench-2vm"], many, 100)) == 1 and len(printed(["dbench-2vm"], many, 100, details=True)) == 2
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    return cli.parser().parse_args(["compare", *arguments])
+
+
+def test_policies_by_name_and_group() -> None:
+    assert [policy.name for policy in chosen_policies("all", "legacy")] == [policy.name for policy in POLICIES]
+    assert [policy.name for policy in chosen_policies("relaxed, none,relaxed", "legacy")] == [
+        "relaxed",
+        "none",
+        "legacy",
+    ]
+    kernel = [policy.name for policy in chosen_policies("kernel,bounds", "legacy")]
+    assert kernel[:2] == ["2011", "2012"] and kernel[-1] == "clairvoyant-bound" and kernel.count("legacy") == 1
+    with pytest.raises(ValueError, match='unknown policy "kernal": did you mean "kernel"'):
+        chosen_policies("kernal", "legacy")
+
+
+def test_scenarios_by_name_group_and_tag() -> None:
+    def names(*arguments: str) -> list[str]:
+        return [scenario.name for scenario in chosen_scenarios(options(*arguments))]
+
+    assert names("--scenarios", "all") == [scenario.name for scenario in SCENARIOS]
+    assert names() == ["dbench-2vm", "dedup-2vm", "vips-2vm"]
+    assert len(names("--vms", "2,3,4")) == 9
+    assert names("--scenarios", "vips-2vm,series") == ["vips-2vm", "dbench-2vm", "dedup-2vm"]
+    for tag in ("train", "validation", "test"):
+        assert names("--scenarios", tag) == [scenario.name for scenario in SCENARIOS if scenario.tag == tag] != []
+    with pytest.raises(ValueError, match="at least one name"):
+        names("--scenarios", ",")
+
+
+def test_two_scenarios_of_one_name_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    text = next(s for s in SCENARIOS if s.name == "hotlock-small").to_toml()
+    file.write_text(text.replace("pcpus = 4", "pcpus = 3"))
+    with pytest.raises(ValueError, match="--scenarios = 'hotlock-small': must be one scenario of that name"):
+        chosen_scenarios(options("--scenario", str(file), "--scenarios", "hotlock-small"))
 
 
 def test_compare_takes_a_scenario_file_and_names_its_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +199,43 @@ def test_list_shows_every_entry(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert {row["policy"] for row in data["policies"]} >= {"none", "legacy", "relaxed"}
     assert {row["workload"] for row in data["workloads"]} >= {"dbench", "dedup", "vips"}
     assert {row["scenario"] for row in data["scenarios"]} >= {"dedup-2vm", "dedup-4vm"}
-    assert "dedup" in capsys.readouterr().out
+    assert {row["policy"]: row["group"] for row in data["policies"]}["clairvoyant"] == "bound (privileged)"
+    assert all(row["year"] and row["source"] and row["sees"] for row in data["policies"])
+    assert "kvm_vcpu_on_spin" in next(row["source"] for row in data["policies"] if row["policy"] == "legacy")
+    text = capsys.readouterr().out
+    for name in (*(policy.name for policy in POLICIES), *WORKLOADS, *(scenario.name for scenario in SCENARIOS)):
+        assert name in text
+
+
+@pytest.mark.parametrize("kind", cli_list.KINDS)
+def test_lists_fit_120_columns_with_whole_names(kind: str) -> None:
+    heading, rows = cli_list.rows(kind)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(cli_list.terminal_table(kind, [dict(zip(heading, row, strict=True)) for row in rows]))
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert max(map(len, lines)) <= 120
+    first = {line.split()[0] for line in lines if line.split()}
+    assert {row[0] for row in rows} <= first
+    assert len(lines) < 6 * len(rows)
+
+
+def test_scenarios_are_listed_with_the_switches_that_are_not_at_their_default() -> None:
+    work, other = WORKLOADS["dbench"], WORKLOADS["compute"]
+    host = Host(pcpus=3, slice_ns=1_500_000, ple=Ple(grow=3, window_ns=999), halt_poll=HaltPoll(200_000))
+    vms = (
+        Vm("a", 2, work, pin=(0, 1), stream=5),
+        Vm("b", 2, work, pin=(1, 2)),
+        Vm("c", 1, other, cpus=(0, 1), pv_tlb_flush=True, ipi_tracking="off", enable_relaxed_boost=False),
+    )
+    scenario = Scenario("s", host, vms, (HostTask("t", Dist.constant(5)),), "words", "test")
+    assert cli_list._scenario_row(scenario) == (
+        "s",
+        "3 pCPUs, slice 1500 us, ple (window 999 ns, grow 3), halt_poll max 200 us",
+        "2 x 2 vCPUs dbench (pinned), 1 x 1 vCPUs compute (on pCPUs 0-1, ipi_tracking off, no enable_relaxed_boost, "
+        "pv_tlb_flush), 1 host tasks",
+        "test",
+        "words",
+    )
 
 
 def test_help_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,7 +253,14 @@ def test_documentation_tables_fill_in_once() -> None:
     assert once.startswith("before\n") and once.endswith("after\n") and filled(once) == once
     with pytest.raises(KeyError):
         filled("<!-- table: nothing -->\n<!-- end -->")
-    assert "state-vcpu" in TABLES
+    assert {"state-vcpu", "state-task", "halt-poll"} <= set(TABLES)
+    assert "| `weights` | f8 × 16 |" in TABLES["state-ask"]()
+    host = TABLES["host"]()
+    assert "`yield_deboost`" in host and not any(name in host for name in ("costs", "`ple`", "halt_poll"))
+    heading, _, intel, *others = TABLES["ple-presets"]().splitlines()
+    assert heading.startswith("| machine | `enabled` | `window_ns` |")
+    assert intel.startswith("| intel | `True` | `1638` |")
+    assert [line.split()[1] for line in others] == ["amd", "arm64", "s390"]
 
 
 DEADLOCK = """

@@ -2,13 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kvmgym import compare
-from kvmgym.compare import Run, Store, cells, run_all, write_atomically
-from kvmgym.policies import as_policy
+from kvmgym.compare import GROUPS, Run, Store, cells, group_of, grouped, run_all, write_atomically
+from kvmgym.policies import POLICIES, Policy, as_policy
 from kvmgym.published import published_for
 from kvmgym.scenarios import BY_NAME
 
@@ -87,6 +88,52 @@ def test_the_key_changes_with_everything_that_decides_a_result() -> None:
     ]
     assert len({run.key for run in [base, *others]}) == 7
     assert base.key == Run(SMALL, as_policy("legacy"), 0, *TIMES).key
+
+
+def key(**changes: object) -> str:
+    return Run(SMALL, replace(as_policy("legacy"), **changes), 0, *TIMES).key
+
+
+def test_the_key_knows_what_belongs_to_a_policy() -> None:
+    """Two policies of one name and one function that differ in what they bring along are not the same run."""
+    changes = ({}, {"deboost": "v2"}, {"deboost": "v3"}, {"ipi_tracking": "v2"}, {"weights": (1.0,)},
+               {"weights": (1.0, 2.0)}, {"needs_lag": True}, {"privileged": True})  # fmt: skip
+    assert len({key(**change) for change in changes}) == len(changes)
+    assert key(deboost=SMALL.host.yield_deboost) == key()  # changes nothing
+    assert key(description="other words") == key()
+
+
+def test_the_key_knows_which_fields_a_function_reads() -> None:
+    def one(vm: object, vcpus: object, me: int, ask: object) -> int:
+        return int(vcpus[0].ready)  # type: ignore[index]
+
+    def other(vm: object, vcpus: object, me: int, ask: object) -> int:
+        return int(vcpus[0].preempted)  # type: ignore[index]
+
+    assert one.__code__.co_code == other.__code__.co_code
+    assert key(function=one) != key(function=other)
+
+
+def test_a_policys_scheduler_half_decides_the_result(tmp_path: Path) -> None:
+    """The same function with and without the lag credit."""
+    plain, credited = as_policy("legacy"), as_policy("sched-v3")
+    assert plain.function is credited.function
+    times = 100_000_000, 1_000_000
+    small = BY_NAME["dedup-small"]
+    rows = run_all([Run(small, policy, 0, *times) for policy in (plain, credited)], opened(tmp_path), threads=1)
+    assert rows[0]["events"] != rows[1]["events"]
+
+
+def test_groups_are_made_from_what_policies_say() -> None:
+    by_group = {group: [p.name for p in POLICIES if group_of(p) == group] for group in GROUPS}
+    assert set(by_group["bounds"]) >= {"clairvoyant", "clairvoyant-bound"}
+    assert by_group["kernel"] == ["2011", "2012", "2017", "2019", "2021", "legacy-i-bug", "legacy"]
+    assert set(by_group["series"]) >= {"strict", "relaxed", "sched-v2", "sched-v3", "series-v2", "series-v3"}
+    assert set(by_group["others"]) >= {"none", "random", "least-lag", "linear"}
+    names = [policy.name for policy in grouped(POLICIES)]
+    assert sorted(names) == sorted(policy.name for policy in POLICIES)
+    assert names[: len(by_group["bounds"])] == by_group["bounds"]
+    assert group_of(Policy("mine", as_policy("none").function, "-", "user", "", "")) == "others"
 
 
 def test_cells_pair_by_seed() -> None:

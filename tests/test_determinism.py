@@ -9,7 +9,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from digests import digest, run
+from digests import booted, digest, run
 from examples import EXAMPLES, MS, US
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +31,8 @@ INTERPRETED_NS = 700 * US  # plain Python makes some thousand events a second
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="compares this process, compiled, with an interpreted one")
 def test_compiled_and_interpreted_runs_agree_bit_for_bit():
     pairs = {"mixed": ("relaxed", "random"), "crowded": ("legacy", "strict"), "wide": ("relaxed", "legacy-i-bug"),
-             "old_kernel": ("none", "relaxed-only")}  # fmt: skip
+             "old_kernel": ("none", "relaxed-only"), "paravirtual": ("linear", "series-v2"),
+             "tasked": ("clairvoyant-bound", "2017")}  # fmt: skip
     runs = [(name, policy, 3, INTERPRETED_NS, 100) for name, chosen in pairs.items() for policy in chosen]
     plain = subprocess.run(
         [sys.executable, str(HERE / "digests.py")],
@@ -50,17 +51,11 @@ def answer_row(state, static, target):
     engine.answer(carve(state, static), target)
 
 
-def booted(scenario, *seeds):
-    """A blueprint and booted rows."""
-    blueprint = Blueprint(scenario)
-    return blueprint, blueprint.worlds(seeds)
-
-
 @many(25)
 @given(scenarios(), policies, seeds, st.lists(st.integers(0, MS), max_size=6))
 def test_any_way_to_the_same_time_gives_the_same_bits(scenario, policy, seed, stops):
     """In one go; stopping here and there; from a snapshot; in a batch beside another world."""
-    blueprint, (whole, split, other) = booted(scenario, seed, seed, seed + 1)
+    blueprint, (whole, split, other) = booted(scenario, policy, seed, seed, seed + 1)
     chosen = BY_NAME[policy]
     advance(blueprint, whole, MS, chosen)
     expected = digest(blueprint, whole)
@@ -71,7 +66,7 @@ def test_any_way_to_the_same_time_gives_the_same_bits(scenario, policy, seed, st
         assert digest(blueprint, split) == expected
         split = snapshot
     status = np.full(2, -1, np.int64)
-    rows = np.stack([other, blueprint.worlds([seed])[0]])
+    rows = np.stack([other, booted(scenario, policy, seed)[1][0]])
     with np.errstate(over="ignore"):
         engine.advance_rows(rows, blueprint.static[None], np.zeros(2, np.int64), MS, chosen.engine_function, NO, status)
     assert status.tolist() == [AT_TIME, AT_TIME]
@@ -81,7 +76,7 @@ def test_any_way_to_the_same_time_gives_the_same_bits(scenario, policy, seed, st
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_many_small_steps_are_one_large_one(name):
-    blueprint, (whole, split) = booted(EXAMPLES[name], 1, 1)
+    blueprint, (whole, split) = booted(EXAMPLES[name], "relaxed", 1, 1)
     advance(blueprint, whole, 2 * MS, BY_NAME["relaxed"])
     for until_ns in range(0, 2 * MS + 1, 500):
         advance(blueprint, split, until_ns, BY_NAME["relaxed"])
@@ -89,13 +84,13 @@ def test_many_small_steps_are_one_large_one(name):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-@pytest.mark.parametrize("policy", ["legacy", "relaxed", "random"])
+@pytest.mark.parametrize("policy", ["legacy", "relaxed", "random", "linear", "clairvoyant"])
 def test_answering_decisions_from_outside_is_the_compiled_rollout(name, policy):
-    blueprint, (inside, outside) = booted(EXAMPLES[name], 2, 2)
-    advance(blueprint, inside, MS, BY_NAME[policy])
+    blueprint, (inside, outside) = booted(EXAMPLES[name], policy, 2, 2)
+    advance(blueprint, inside, 2 * MS, BY_NAME[policy])
     world, chosen = view(outside, blueprint.static), BY_NAME[policy]
     decisions = 0
-    while engine.advance_row(outside, blueprint.static, MS, chosen.engine_function, YES) == AT_DECISION:
+    while engine.advance_row(outside, blueprint.static, 2 * MS, chosen.engine_function, YES) == AT_DECISION:
         ask = world.ask[0]
         first, n = int(world.vm[ask.vm].first), int(world.vm[ask.vm].vcpus)
         target = chosen.function(world.vm[ask.vm], world.vcpu[first : first + n], int(ask.me), ask)
@@ -128,8 +123,7 @@ def same_course(blueprint, one, other):
 @many(25)
 @given(scenarios(), policies, seeds, st.lists(st.integers(0, 3 * MS), min_size=1, max_size=8))
 def test_measuring_changes_nothing(scenario, policy, seed, times):
-    blueprint = Blueprint(scenario, trace_rows=4096)
-    plain, measured = blueprint.worlds([seed, seed])
+    blueprint, (plain, measured) = booted(scenario, policy, seed, seed, trace_rows=4096)
     for place, until_ns in enumerate(sorted(times)):
         advance(blueprint, measured, until_ns, BY_NAME[policy])
         engine.settle_row(measured, blueprint.static, YES if place % 2 else NO)

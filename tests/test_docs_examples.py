@@ -35,7 +35,7 @@ def test_python_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
 
 
 def test_the_scenario_file_runs() -> None:

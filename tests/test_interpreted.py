@@ -11,7 +11,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 # Their expectations must hold compiled and plain.
-STORIES = ("test_stories_guest.py", "test_stories_host.py", "test_stories_yield.py")
+STORIES = tuple(sorted(path.name for path in TESTS.glob("test_stories_*.py")))
 BOTH_WAYS = ("test_on_spin.py", "test_twin.py", *STORIES)
 
 

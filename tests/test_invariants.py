@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from digests import booted
 from examples import EXAMPLES, MS, US
 from hypothesis import given
 from strategies import many, policies, scenarios, seeds
@@ -10,9 +11,24 @@ from kvmgym.core import check, engine, layout
 from kvmgym.core.layout import YES
 from kvmgym.core.memory import view
 from kvmgym.core.violations import describe
+from kvmgym.params import (
+    Compute,
+    Dist,
+    HaltPoll,
+    Host,
+    Kick,
+    Lock,
+    LockSpec,
+    Ops,
+    Ple,
+    Role,
+    Scenario,
+    Unlock,
+    Vm,
+    Workload,
+)
 from kvmgym.policies import BY_NAME, as_policy
 from kvmgym.simulate import explain_deadlock, simulate_batch
-from kvmgym.world import Blueprint
 
 
 def run_checked(blueprint, row, policy, until_ns):
@@ -29,11 +45,12 @@ def run_checked(blueprint, row, policy, until_ns):
 @many(150)
 @given(scenarios(), policies, seeds)
 def test_invariants_hold_at_every_event_and_nothing_deadlocks(scenario, policy, seed):
-    blueprint = Blueprint(scenario)
-    row = blueprint.worlds([seed])[0]
+    blueprint, (row,) = booted(scenario, policy, seed)
     run_checked(blueprint, row, policy, MS)
     engine.settle_row(row, blueprint.static, YES)
     run_checked(blueprint, row, policy, 3 * MS)
+    if any(vm.has_run_queues for vm in scenario.vms):  # a guest's slice is 3 ms
+        run_checked(blueprint, row, policy, 8 * MS)
 
 
 def wild(vm, vcpus, me, ask):
@@ -44,8 +61,20 @@ def wild(vm, vcpus, me, ask):
 @pytest.mark.parametrize("name", EXAMPLES)
 @pytest.mark.parametrize("policy", [*BY_NAME, wild])
 def test_invariants_hold_in_the_examples(name, policy):
-    blueprint = Blueprint(EXAMPLES[name])
-    run_checked(blueprint, blueprint.worlds([1])[0], policy, 10 * MS)
+    blueprint, (row,) = booted(EXAMPLES[name], policy, 1)
+    run_checked(blueprint, row, policy, 10 * MS)
+
+
+def test_an_interrupt_that_cannot_be_taken_ends_no_halt_poll():
+    """Once broken: a pvq waiter that polls with interrupts off was left without an event by a kick."""
+    held = (Lock("l", irq_off=True), Kick(), Compute(Dist.constant(1)), Unlock("l"))
+    program = (*held, Compute(Dist.constant(3 * US)), Ops())
+    workload = Workload("held", "", (Role("all", program),), (LockSpec("l", kind="pvq"),), working_set_kib=0)
+    host = Host(2, hz=100, ple=Ple(window_ns=300, grow=0), halt_poll=HaltPoll(200 * US), group_scheduling=False)
+    guest = Vm("a", 2, workload, pv_spin_ns=0, pv_kick_yields=False)
+    blueprint, (row,) = booted(Scenario("held", host, (guest,)), "2011", 0)
+    run_checked(blueprint, row, "2011", MS)
+    assert view(row, blueprint.static).vm[0]["polls"] > 10
 
 
 # --- conservation laws ------------------------------------------------------------------------------------------------
@@ -64,6 +93,8 @@ def assert_conserved(result):
         assert vm.shootdown_latency.count == vm.shootdowns
         assert vm.shootdowns <= vm.shootdowns_sent + len(vm.vcpus)  # one a vCPU may have been sent before the window
         assert vm.wakeups_queued <= vm.wakeups
+        assert 0 <= vm.named_ok <= vm.named_attempted
+        assert 0 <= vm.polls_ok <= vm.polls + len(vm.vcpus)  # one a vCPU may have begun before the window
     for pcpu in result.pcpus:
         assert pcpu.busy_ns + pcpu.idle_ns + pcpu.overhead_ns == result.duration_ns
         assert min(pcpu.busy_ns, pcpu.idle_ns, pcpu.overhead_ns) >= 0

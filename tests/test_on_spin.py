@@ -17,7 +17,10 @@ USER = Flags(ready=True, preempted=True)  # preempted in user mode
 WOKEN = Flags(ready=True)  # woken, has not run yet
 SPINNER = replace(KERNEL, in_spin_loop=True)  # descheduled within its own spin exit
 SERIES = ("strict", "relaxed")
-ALL = ("legacy", "legacy-i-bug", "strict", "relaxed", "relaxed-only")
+ALL = ("2019", "2021", "legacy", "legacy-i-bug", "strict", "relaxed", "relaxed-only")
+PREEMPTED_ONLY = ("2011", "2012", "2017")  # before `ready`
+YEARS = (*PREEMPTED_ONLY, "2019", "2021")
+ONE_ROUND = (*YEARS, "legacy", "legacy-i-bug", "strict", "relaxed-only")
 FREE, ESRCH, OK = 0, -1, 1
 
 
@@ -36,14 +39,14 @@ def spun(flags, index=0):
 # --- the scan -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("policy", [*PREEMPTED_ONLY, *ALL])
 def test_fewer_than_two_vcpus_return_at_once(policy):
     lonely = Flags(ready=True, dy_eligible=True)
     got = ask(policy, [lonely], results=OK)
     assert (got.attempts, got.target, got.flags) == ((), None, (lonely,))
 
 
-@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("policy", [*PREEMPTED_ONLY, *ALL])
 @pytest.mark.parametrize(
     "last, order",
     [
@@ -60,7 +63,7 @@ def test_the_scan_starts_after_the_last_boosted_and_visits_it_last(policy, last,
     assert got.last_boosted_vcpu == last  # only a success moves it
 
 
-@pytest.mark.parametrize("policy", ["legacy", "strict", "relaxed", "relaxed-only"])
+@pytest.mark.parametrize("policy", [*YEARS, "legacy", "strict", "relaxed", "relaxed-only"])
 def test_success_stores_the_index_and_stops(policy):
     got = ask(policy, [RUNNING] + [KERNEL] * 4, last_boosted_vcpu=2, results=[0, OK, OK, FREE, OK])
     assert (got.attempts, got.results, got.target) == ((3, 4), (0, 1), 4)
@@ -81,13 +84,13 @@ def test_the_i_bug_stores_the_loop_offset():
 # --- tries ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["legacy", "legacy-i-bug", "strict", "relaxed-only"])
+@pytest.mark.parametrize("policy", ONE_ROUND)
 def test_three_esrch_end_a_round(policy):
     got = ask(policy, [RUNNING] + [KERNEL] * 6, results=ESRCH)
     assert (got.attempts, got.results) == ((1, 2, 3), (-1, -1, -1))
 
 
-@pytest.mark.parametrize("policy", ["legacy", "legacy-i-bug", "strict", "relaxed-only"])
+@pytest.mark.parametrize("policy", ONE_ROUND)
 def test_a_result_of_0_costs_no_try(policy):
     got = ask(policy, [RUNNING] + [KERNEL] * 7, results=[0, ESRCH, FREE, ESRCH, FREE, FREE, ESRCH, ESRCH])
     assert got.results == (-1, 0, -1, 0, 0, -1)
@@ -96,7 +99,7 @@ def test_a_result_of_0_costs_no_try(policy):
 # --- rules a to e ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("policy", [*PREEMPTED_ONLY, *ALL])
 def test_rule_a_never_the_spinner_itself(policy):
     """Even one that looks like the best of targets, by every flag."""
     me = replace(KERNEL, pending_interrupt=True, dy_eligible=True, ipi_pending=True, ipi_receiver=0)
@@ -171,7 +174,7 @@ def test_rule_a_comes_before_the_eligibility_check():
 # --- eligibility (rule e) -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", ["legacy", "legacy-i-bug", "strict", "relaxed-only"])
+@pytest.mark.parametrize("policy", [policy for policy in ONE_ROUND if policy != "2011"])
 def test_the_check_inverts_dy_eligible_of_a_spinner_whatever_the_answer(policy):
     flags = [RUNNING, SPINNER]
     first = ask(policy, flags)
@@ -197,13 +200,13 @@ def test_the_flag_is_shared_by_all_spinners():
     assert (first.attempts, second.target) == ((), 2)
 
 
-@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("policy", [*PREEMPTED_ONLY, *ALL])
 def test_an_exit_without_a_target_clears_the_flags_of_the_spinner(policy):
     got = ask(policy, [replace(RUNNING, dy_eligible=True), RUNNING])
     assert got.flags == (RUNNING, RUNNING)
 
 
-@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("policy", [*PREEMPTED_ONLY, *ALL])
 def test_a_successful_yielder_stays_in_its_spin_loop(policy):
     """It is descheduled inside the handler, before the flags are cleared (consequence 7)."""
     got = ask(policy, [RUNNING, KERNEL], results=OK)
@@ -321,3 +324,60 @@ def test_eligibility_holds_for_the_ipi_receiver_too():
 
 def test_relaxed_only_has_three_tries_of_its_own():
     assert ask("relaxed-only", [RUNNING] + [USER] * 5, results=ESRCH).attempts == (1, 2, 3)
+
+
+# --- history --------------------------------------------------------------------------------------------------------
+
+HINT = replace(USER, pending_interrupt=True)
+EVENT = replace(KERNEL, blocking=True, dy_runnable=True)
+
+
+@pytest.mark.parametrize(
+    "candidate, kernel_mode, asked_by",
+    [
+        (KERNEL, True, ("2011", "2012", "2017", "2019", "2021")),
+        # 2012: eligibility
+        (SPINNER, True, ("2011",)),
+        (replace(SPINNER, dy_eligible=True), True, ("2011", "2012", "2017", "2019", "2021")),
+        # 2017: the in-kernel filter, where the caller wants it
+        (USER, True, ("2011", "2012")),
+        (USER, False, ("2011", "2012", "2017", "2019", "2021")),
+        # 2019: woken vCPUs, which the filter spares, and blocking ones that have an event
+        (WOKEN, True, ("2019", "2021")),
+        (EVENT, True, ("2019", "2021")),
+        (replace(KERNEL, blocking=True, pending_interrupt=True), True, ("2019", "2021")),
+        (replace(KERNEL, blocking=True), True, ()),
+        # 2021: a pending interrupt passes the filter (before 2017 there was none)
+        (HINT, True, ("2011", "2012", "2021")),
+        (replace(HINT, preempted_in_kernel=True), True, ("2011", "2012", "2017", "2019", "2021")),
+        (replace(WOKEN, pending_interrupt=True), True, ("2019", "2021")),
+    ],
+)
+def test_what_each_year_added(candidate, kernel_mode, asked_by):
+    flags = [RUNNING, candidate]
+    asked = tuple(year for year in YEARS if ask(year, flags, yield_to_kernel_mode=kernel_mode).attempts)
+    assert asked == asked_by
+    assert ("2021" in asked) == bool(ask("legacy", flags, yield_to_kernel_mode=kernel_mode).attempts)
+
+
+@pytest.mark.parametrize("year", PREEMPTED_ONLY)
+def test_before_2019_only_preempted_vcpus_count(year):
+    """`ready` alone does not make a candidate, and preempted alone does."""
+    assert ask(year, [RUNNING, WOKEN, replace(KERNEL, ready=False)]).attempts == (2,)
+
+
+def test_2011_takes_spinners_and_leaves_their_flags():
+    got = ask("2011", [RUNNING, SPINNER, replace(SPINNER, dy_eligible=True)])
+    assert got.attempts == (1, 2)
+    assert got.flags[1:] == (SPINNER, replace(SPINNER, dy_eligible=True))
+
+
+@pytest.mark.parametrize("year", ["2012", "2017", "2019", "2021"])
+def test_since_2012_the_filters_come_before_the_eligibility_check(year):
+    """A candidate that an earlier rule skips keeps its dy_eligible."""
+    blocking = replace(SPINNER, blocking=True)
+    woken = replace(WOKEN, in_spin_loop=True)
+    in_user_mode = replace(USER, in_spin_loop=True)
+    flags = ask(year, [RUNNING, blocking, woken, in_user_mode]).flags
+    checked = {"2012": {3}, "2017": set(), "2019": {2}, "2021": {2}}[year]
+    assert {index for index in (1, 2, 3) if flags[index].dy_eligible} == checked

@@ -232,8 +232,8 @@ def test_a_fifo_lock_goes_to_the_preempted_first_waiter():
 
 
 def test_a_pvq_waiter_halts_and_is_kicked():
-    """It spins for pv_spin_ns, 700 µs; the unlocker gives it the lock and wakes it. Kick and wake cost 2 and 6 µs:
-    a0 goes on at 1002 µs, a1 runs its 10 µs from 1006 on."""
+    """It spins for pv_spin_ns, 700 µs; the unlocker gives it the lock, wakes it, and yields to it by name, in vain as
+    each is alone. Kick and wake cost 2 and 6 µs: a0 goes on at 1002 µs, a1 runs its 10 µs from 1006 on."""
     a = vm("a", (*hold("l", 1_000), Ops(), FAR), (user(100), *hold("l", 10), FAR), pin=(0, 1), locks=one_lock("pvq"))
     costs = replace(Costs.zero(), ipi_ns=2_000, halt_ns=6_000)
     assert story(a, costs=costs, ple=Ple(enabled=False)).until(2_000).tell() == [
@@ -245,6 +245,7 @@ def test_a_pvq_waiter_halts_and_is_kicked():
         "1000us a0 unlock l",
         "1000us a1 lock l",
         "1000us a1 wake p1",
+        "1000us a0 yield_to a1 = -ESRCH",
         "1000us a1 run p1",
         "1002us a0 ops",
         "1016us a1 unlock l",

@@ -2,7 +2,9 @@
 
 import importlib.util
 import random
+import sys
 from collections import Counter
+from types import ModuleType
 
 import numba
 import numpy as np
@@ -117,6 +119,22 @@ def test_policies_do_what_the_twin_does(policy: str) -> None:
     assert {kind for kind, times in seen.items() if times >= STATES // 100} == kinds
 
 
+def test_2021_decides_as_legacy_and_the_years_differ() -> None:
+    """On random states; how often the decision of a year is not that of the year before."""
+    lots = random.Random("years")
+    years = ("2011", "2012", "2017", "2019", "2021", "legacy")
+    changed: Counter[str] = Counter()
+    for _ in range(STATES // 5):
+        vm, me = random_state(lots)
+        given_state = {"last_boosted_vcpu": vm.last_boosted_vcpu, "yield_to_kernel_mode": vm.yield_to_kernel_mode}
+        flags = [flags_of(vcpu) for vcpu in vm.vcpus]
+        answers = [replay(year, flags, me=me, results=vm.results, **given_state) for year in years]
+        for before, after, year in zip(answers[:-1], answers[1:], years[1:], strict=True):
+            changed[year] += before != after
+    assert changed["legacy"] == 0
+    assert all(changed[year] >= STATES // 5 // 20 for year in years[1:-1])
+
+
 def vcpus_strategy(n: int) -> st.SearchStrategy[list[TwinVcpu]]:
     flag = st.booleans()
     vcpu = st.builds(
@@ -175,21 +193,19 @@ def test_a_spinner_may_be_asked_about_again_and_again() -> None:
 
 
 def plain_functions() -> dict[str, object]:
-    """Every policy as plain Python, helpers included: its module loaded again with a `jit` that compiles nothing."""
-    found = {}
-    compiled = jit.jit
-    jit.jit = lambda function: function
-    try:
-        for policy in POLICIES:
-            original = policy.function.__module__
-            spec = importlib.util.find_spec(original)
+    """Every policy as plain Python, helpers included: its module loaded again with a `jit` that compiles nothing, and
+    with the modules loaded so far in the place of the compiled ones."""
+    modules: dict[str, ModuleType] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jit, "jit", lambda function: function)
+        for name in dict.fromkeys(policy.function.__module__ for policy in POLICIES):
+            spec = importlib.util.find_spec(name)
             assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-            found[policy.name] = getattr(module, policy.function.__name__)
-    finally:
-        jit.jit = compiled
-    return found
+            modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(modules[name])
+            patch.setitem(sys.modules, name, modules[name])
+    assert not any(hasattr(part, "py_func") for module in modules.values() for part in vars(module).values())
+    return {policy.name: getattr(modules[policy.function.__module__], policy.function.__name__) for policy in POLICIES}
 
 
 @numba.njit
@@ -205,19 +221,30 @@ def random_records(lots: random.Random) -> tuple[np.ndarray, np.ndarray, int, np
     vm, vcpus, ask = np.zeros(1, layout.VM), np.zeros(n, layout.VCPU), np.zeros(1, layout.ASK)
     vm["vcpus"], vm["last_boosted_vcpu"] = n, state.last_boosted_vcpu
     vm["enable_relaxed_boost"], vm["ipi_tracking"] = state.enable_relaxed_boost, lots.randrange(3)
-    vm["ipi_window_ns"], vm["yield_to_kernel_mode"] = WINDOW_NS, state.yield_to_kernel_mode
+    vm["ipi_window_ns"] = WINDOW_NS
     vcpus["idx"] = np.arange(n)
     for i, vcpu in enumerate(state.vcpus):
         flags = flags_of(vcpu)
         for name in Flags.__dataclass_fields__:
             vcpus[name][i] = getattr(flags, name)
+    for name in ("ready_since_ns", "last_ran_ns", "boosted_ns"):
+        vcpus[name] = [state.now_ns - lots.choice([0, 1_000, 3_000_000, WINDOW_NS]) for _ in range(n)]
+    vcpus["lag_ns"] = [lots.choice([-WINDOW_NS, -1, 0, 0, 700_000, WINDOW_NS]) for _ in range(n)]
+    vcpus["pcpu"] = [lots.randrange(2) for _ in range(n)]
     vcpus["tried_serial"] = [lots.randrange(3) for _ in range(n)]
     ask["now_ns"], ask["serial"], ask["me"], ask["open"] = state.now_ns, lots.randrange(3), me, 1
     ask["attempt"], ask["last_result"] = lots.randrange(4), lots.choice([1, 0, -1])
     ask["tries"], ask["scan_round"] = lots.randrange(-2, 4), lots.choice([1, 2])
     ask["start"], ask["cursor"], ask["mark"] = lots.randrange(n + 1), lots.randrange(n + 1), layout.NONE
     ask["yield_to_kernel_mode"] = state.yield_to_kernel_mode
+    ask["waits_for"] = lots.randrange(-1, n)
+    ask["weights"] = [[lots.choice([-1.5, 0.0, 0.1, 1.0, 3.0]) for _ in range(layout.WEIGHTS)]]
     return vm, vcpus, me, ask
+
+
+def values_of(records: np.ndarray) -> dict[str, list[object]]:
+    """Every field as plain numbers."""
+    return {name: records[name].tolist() for name in records.dtype.names}
 
 
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled under NUMBA_DISABLE_JIT=1")
@@ -234,7 +261,7 @@ def test_compiled_policy_agrees_with_its_python_function(policy) -> None:
             vm, vcpus, me, ask = (np.copy(part) if isinstance(part, np.ndarray) else part for part in given_records)
             with np.errstate(over="ignore"):  # a lot wraps on purpose
                 index = int(call(vm[0], vcpus, me, ask[0]))
-            outcomes.append((index, vm.tolist(), vcpus.tolist(), ask.tolist()))
+            outcomes.append((index, *map(values_of, (vm, vcpus, ask))))
         assert outcomes[0] == outcomes[1]
         indices.add(outcomes[0][0])
     assert indices == {-1} if policy.name == "none" else len(indices) > 10

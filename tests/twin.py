@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-TWIN_POLICIES = ("legacy", "legacy-i-bug", "strict", "relaxed", "relaxed-only")
+YEARS = ("2011", "2012", "2017", "2019", "2021")
+TWIN_POLICIES = (*YEARS, "legacy", "legacy-i-bug", "strict", "relaxed", "relaxed-only")
 
 
 @dataclass
@@ -75,13 +76,19 @@ def on_spin(policy: str, vm: TwinVm, me: int) -> Answer:
             candidate = vm.vcpus[idx]
             if idx == me:
                 continue
-            if not candidate.ready:
-                continue
-            if candidate.blocking and not candidate.dy_runnable():
-                continue
+            if policy in ("2011", "2012", "2017"):  # before `ready` and dy_runnable, which came in 2019
+                if not candidate.preempted:
+                    continue
+                if candidate.blocking:
+                    continue
+            else:
+                if not candidate.ready:
+                    continue
+                if candidate.blocking and not candidate.dy_runnable():
+                    continue
             if not accepts(vm, me, idx):
                 continue
-            if not _eligible(candidate):
+            if policy != "2011" and not _eligible(candidate):
                 continue
             yielded = vm.results[idx]
             answer.attempts.append(idx)
@@ -109,7 +116,13 @@ Rule = Callable[[TwinVm, int, int], bool]
 
 def _rounds(policy: str, vm: TwinVm) -> list[Rule]:
     """Rule (d) of each round."""
-    if policy in ("legacy", "legacy-i-bug"):
+    if policy in ("2011", "2012"):
+        return [_anybody]
+    if policy == "2017":
+        return [_year_2017]
+    if policy == "2019":
+        return [_year_2019]
+    if policy in ("2021", "legacy", "legacy-i-bug"):
         return [_mainline]
     if policy == "strict":
         return [_strict]
@@ -118,6 +131,22 @@ def _rounds(policy: str, vm: TwinVm) -> list[Rule]:
     if policy == "relaxed-only":
         return [_relaxed]
     raise ValueError(policy)
+
+
+def _anybody(vm: TwinVm, me: int, idx: int) -> bool:
+    return True
+
+
+def _year_2017(vm: TwinVm, me: int, idx: int) -> bool:
+    """The in-kernel filter; at that time every candidate had been preempted."""
+    return vm.vcpus[idx].preempted_in_kernel if vm.yield_to_kernel_mode else True
+
+
+def _year_2019(vm: TwinVm, me: int, idx: int) -> bool:
+    """The same filter, which a woken vCPU does not meet."""
+    if vm.vcpus[idx].preempted and vm.yield_to_kernel_mode:
+        return vm.vcpus[idx].preempted_in_kernel
+    return True
 
 
 def _mainline(vm: TwinVm, me: int, idx: int) -> bool:

@@ -62,6 +62,7 @@ def set_state(w, v, state, now):
         count_ready(w, vcpu.pcpu, -1, now)
     vcpu.state = state
     if state == READY:
+        vcpu.ready_since_ns = now
         count_ready(w, vcpu.pcpu, 1, now)
     w.host[0].events += 1
 
@@ -74,6 +75,7 @@ def settle_state(w, v, now):
     vcpu.state_since_ns = now
     if vcpu.state == RUNNING:
         vcpu.run_ns += elapsed
+        w.vm[vcpu.vm].run_ns += elapsed
     elif vcpu.state == READY:
         vcpu.ready_ns += elapsed
     else:
@@ -93,14 +95,23 @@ def spinning(vcpu):
 
 
 @jit
-def spin_pause(vcpu, now):
+def spin_pause(w, vcpu, now):
     """Charge the spin of a running vCPU up to `now`; the caller says when it goes on."""
     if spinning(vcpu) and vcpu.in_irq == 0:
         spun = now - vcpu.spin_from_ns
         if spun > 0:
             vcpu.spin_ns += spun
+            w.host[0].spin_ns += spun
             vcpu.spin_budget_ns -= spun
             vcpu.spin_from_ns = now
+
+
+@jit
+def add_overhead(w, vcpu, cost_ns):
+    """Count host work on the pCPU of a vCPU; less than 0 takes back what was not done."""
+    vcpu.overhead_ns += cost_ns
+    w.pcpu[vcpu.pcpu].overhead_ns += cost_ns
+    w.host[0].overhead_ns += cost_ns
 
 
 @jit
@@ -109,10 +120,9 @@ def charge(w, v, cost_ns, now):
     if cost_ns == 0:
         return
     vcpu = w.vcpu[v]
-    spin_pause(vcpu, now)
+    spin_pause(w, vcpu, now)
     vcpu.overhead_until_ns = max(now, vcpu.overhead_until_ns) + cost_ns
-    vcpu.overhead_ns += cost_ns
-    w.pcpu[vcpu.pcpu].overhead_ns += cost_ns
+    add_overhead(w, vcpu, cost_ns)
     if vcpu.in_irq:
         vcpu.irq_end_ns += cost_ns
     if vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND:
@@ -220,6 +230,12 @@ def reset(w):
         vm.relaxed_attempted = 0
         vm.relaxed_ok = 0
         vm.relaxed_esrch = 0
+        vm.named_attempted = 0
+        vm.named_ok = 0
+        vm.polls = 0
+        vm.polls_ok = 0
+        vm.flags_left = 0
+        vm.guest_switches = 0
         vm.lock_acquires = 0
         vm.mutex_acquires = 0
         vm.lhp_ns = 0

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from kvmgym.core import account, eevdf, events, sched
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import ACT_COMPUTE, ACT_HALT, ACT_SEND, ACT_SPIN_LOCK, BLOCKED, INF, NONE, RUNNING, TAS, YES
+from kvmgym.core.layout import (
+    ACT_COMPUTE,
+    ACT_HALT,
+    ACT_SEND,
+    ACT_SPIN_LOCK,
+    BLOCKED,
+    INF,
+    NONE,
+    POLL_ENDS,
+    POLLS,
+    RUNNING,
+    TAS,
+    YES,
+)
 
 
 @jit
@@ -19,8 +32,9 @@ def must_look(w, vcpu):
 
 @jit
 def ple_watches(w, vcpu):
-    """True when hardware would exit from this spin: pause-loop exiting is on and the guest spins in ring 0 (Intel)."""
-    return w.par[0].ple and vcpu.ring0
+    """True when hardware would exit from this spin: pause-loop exiting is on, and the guest spins in ring 0 or user
+    mode is watched too."""
+    return w.par[0].ple and (vcpu.ring0 or w.par[0].ple_user)
 
 
 @jit
@@ -34,6 +48,8 @@ def set_event(w, v):
         ev = vcpu.t_end_ns
     elif vcpu.act == ACT_HALT or must_look(w, vcpu):
         ev = max(vcpu.spin_from_ns, vcpu.overhead_until_ns)
+        if vcpu.polling == POLL_ENDS:
+            ev = w.host[0].now_ns
     else:
         ev = min(vcpu.spin_from_ns + vcpu.spin_budget_ns, INF)
         if ple_watches(w, vcpu):
@@ -86,6 +102,7 @@ def spin(w, v, act, budget_ns, now):
     vcpu.act = act
     vcpu.spin_from_ns = now
     vcpu.spin_budget_ns = budget_ns
+    vcpu.spin_exits = 0
     vcpu.resume_check = 0
     set_event(w, v)
     guest_waits(w, v)
@@ -93,10 +110,20 @@ def spin(w, v, act, budget_ns, now):
 
 @jit
 def halt(w, v, now):
-    """Halt the running vCPU: it blocks until it is woken (kvm_vcpu_block)."""
+    """Halt the running vCPU: it polls for its interval if nobody else wants its pCPU, then blocks until it is woken
+    (kvm_vcpu_halt, kvm_vcpu_block). Polling is host work that ends early."""
     vcpu = w.vcpu[v]
-    account.spin_pause(vcpu, now)
+    account.spin_pause(w, vcpu, now)
     vcpu.act = ACT_HALT
+    if w.par[0].poll_max_ns > 0 and vcpu.polling == 0:
+        vcpu.halted_ns = now
+        if vcpu.poll_ns > 0 and w.pcpu[vcpu.pcpu].nr_running == 1:
+            vcpu.polling = POLLS
+            w.vm[vcpu.vm].polls += 1
+            account.charge(w, v, vcpu.poll_ns, now)
+            set_event(w, v)
+            return
+    _end_poll(w, v, now)
     vcpu.blocking = 1
     vcpu.spin_from_ns = now
     if eevdf.update_curr(w, vcpu.pcpu, now):
@@ -105,6 +132,41 @@ def halt(w, v, now):
     account.set_state(w, v, BLOCKED, now)
     account.note(w, account.TR_BLOCK, v, vcpu.pcpu)
     sched.request_resched(w, vcpu.pcpu)
+
+
+@jit
+def _end_poll(w, v, now):
+    """The vCPU polls no longer; what is left of the poll is no host work."""
+    vcpu = w.vcpu[v]
+    if vcpu.polling:
+        vcpu.polling = 0
+        left = max(vcpu.overhead_until_ns - now, 0)
+        account.add_overhead(w, vcpu, -left)
+        vcpu.overhead_until_ns -= left
+
+
+@jit
+def poll_succeeds(w, v, now):
+    """Something has come for a vCPU that may be polling: it enters its guest again without having blocked."""
+    if w.vcpu[v].polling:
+        _end_poll(w, v, now)
+        w.vm[w.vcpu[v].vm].polls_ok += 1
+        account.charge(w, v, w.par[0].exit_ns, now)
+
+
+@jit
+def adapt_poll(vcpu, par, now):
+    """The poll interval after a block that has ended: longer when a longer poll would have caught it, shorter when none
+    would (grow_halt_poll_ns, shrink_halt_poll_ns)."""
+    halted = now - vcpu.halted_ns
+    if halted <= vcpu.poll_ns:
+        return
+    if halted > par.poll_max_ns:
+        vcpu.poll_ns = vcpu.poll_ns // par.poll_shrink if par.poll_shrink > 0 else 0
+        if vcpu.poll_ns < par.poll_start_ns:
+            vcpu.poll_ns = 0
+    elif par.poll_grow > 0:
+        vcpu.poll_ns = min(max(vcpu.poll_ns * par.poll_grow, par.poll_start_ns), par.poll_max_ns)
 
 
 @jit
@@ -130,7 +192,8 @@ def release(w, v, now):
     """What vCPU `v` waited for has come: its phase ends as soon as its guest runs. A halted one is woken."""
     vcpu = w.vcpu[v]
     if vcpu.state == RUNNING:
-        account.spin_pause(vcpu, now)
+        poll_succeeds(w, v, now)
+        account.spin_pause(w, vcpu, now)
         vcpu.t_end_ns = account.guest_from(vcpu, now)
         if vcpu.in_irq:
             vcpu.t_end_ns = max(vcpu.t_end_ns, vcpu.irq_end_ns)
@@ -177,11 +240,11 @@ def remove_waiter(w, queue, v):
 def suspend(w, v, now):
     """The vCPU leaves its pCPU: keep what is left of its activity; host work not yet done is dropped."""
     vcpu = w.vcpu[v]
+    vcpu.polling = 0
     base = account.guest_from(vcpu, now)
     dropped = base - now
-    vcpu.overhead_ns -= dropped
-    w.pcpu[vcpu.pcpu].overhead_ns -= dropped
-    account.spin_pause(vcpu, now)
+    account.add_overhead(w, vcpu, -dropped)
+    account.spin_pause(w, vcpu, now)
     if vcpu.in_irq:
         vcpu.irq_end_ns -= base
     if vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND:
@@ -198,8 +261,7 @@ def resume(w, v, cost_ns, now):
     vcpu = w.vcpu[v]
     base = now + cost_ns
     vcpu.overhead_until_ns = base
-    vcpu.overhead_ns += cost_ns
-    w.pcpu[vcpu.pcpu].overhead_ns += cost_ns
+    account.add_overhead(w, vcpu, cost_ns)
     if vcpu.in_irq:
         vcpu.irq_end_ns += base
     if vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND:

@@ -7,7 +7,7 @@ listed to reschedule, or a spin exit awaits its answer, what that step will sett
 
 from __future__ import annotations
 
-from kvmgym.core import check_guest, check_host, engine
+from kvmgym.core import check_guest, check_host, check_tasks, engine
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import GOING_ON, NO, READY
 from kvmgym.core.memory import carve
@@ -30,12 +30,19 @@ def violation(w):
             found = check_host.placement(w, v)
         if found == 0:
             found = check_guest.vcpu(w, v)
+        if found == 0:
+            found = check_tasks.run_queue(w, v)
     for k in range(w.par[0].locks):
         if found == 0:
             found = check_guest.lock(w, k)
     for k in range(w.par[0].gates):
         if found == 0:
             found = check_guest.gate(w, k)
+        if found == 0:
+            found = check_tasks.gate(w, k)
+    for t in range(w.par[0].tasks):
+        if found == 0:
+            found = check_tasks.timer(w, t)
     for g in range(w.par[0].vms):
         if found == 0:
             found = check_guest.vm(w, g)

@@ -40,6 +40,7 @@ from kvmgym.core.violations import (
     LOST_WAKEUP,
     PENDING,
     PLE_WINDOW,
+    POLLING,
     READY_FLAGS,
     RUNNING_FLAGS,
     SERVING,
@@ -87,6 +88,9 @@ def _flags(w, v):
             return at(SPIN_LOOP, v)
     elif vcpu.dy_eligible:
         return at(SPIN_LOOP, v)
+    polls = vcpu.state == RUNNING and vcpu.act == ACT_HALT and vcpu.in_irq == 0
+    if (vcpu.polling and not polls) or vcpu.poll_ns < 0 or vcpu.poll_ns > par.poll_max_ns:
+        return at(POLLING, v)
     held_off = vcpu.holds > 0 and vcpu.state != RUNNING
     return 0 if held_off == (vcpu.lhp_since_ns != INF) or (held_off and on_pcpu) else at(LHP, v)
 
@@ -109,6 +113,8 @@ def _waits(w, v):
         return 0 if reasons == 0 else at(ACTIVITY, v)
     if act == ACT_SPIN_ACK:
         return 0 if vcpu.acks_left > 0 and reasons == 0 else at(LOST_WAKEUP, v)
+    if act == ACT_HALT and w.vm[vcpu.vm].tasks > 0 and vcpu.task == NONE:  # nothing to run
+        return 0 if reasons == 0 and vcpu.run_head == NONE else at(LOST_WAKEUP, v)
     if reasons != 1 or vcpu.acks_left != 0:
         return at(LOST_WAKEUP, v)
     if (act == ACT_SPIN_LOCK and (not queued or mutex)) or (act == ACT_SPIN_BARRIER and kind != PH_BARRIER):
@@ -222,6 +228,8 @@ def lock(w, k):
 def gate(w, k):
     """One queue or barrier: the list of its waiters, who all wait for the same, and that its level justifies it."""
     gate = w.gate[k]
+    if gate.of_tasks:
+        return 0
     waiting = 0
     for v in range(w.par[0].vcpus):
         waiting += 1 if w.vcpu[v].wait_gate == k else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kvmgym.core import activity, events, sched
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import ACT_COMPUTE, ACT_HALT, ACT_SEND, BLOCKED, INF, NONE, READY, RUNNING
+from kvmgym.core.layout import ACT_COMPUTE, ACT_HALT, ACT_SEND, BLOCKED, INF, NONE, POLL_ENDS, READY, RUNNING
 from kvmgym.core.violations import (
     IDLE_LIST,
     LEAF,
@@ -45,7 +45,11 @@ def clock(w):
         if w.tree[node] != (a if w.tree_ns[a] <= w.tree_ns[b] else b):
             return at(TREE, node)
     for leaf in range(pcpus, n):
-        time_ns = INF if leaf >= pcpus + vcpus else w.vcpu[w.by_leaf[leaf - pcpus]].wake_ns
+        time_ns = INF
+        if leaf < pcpus + vcpus:
+            time_ns = w.vcpu[w.by_leaf[leaf - pcpus]].wake_ns
+        elif leaf < pcpus + vcpus + w.par[0].tasks:
+            time_ns = w.task[w.by_leaf[leaf - pcpus] - vcpus].wake_ns
         if w.tree_ns[leaf] != time_ns:
             return at(LEAF, leaf)
     if w.tree_ns[events.first(w)] < w.host[0].now_ns:
@@ -132,6 +136,8 @@ def _next_change(w, vcpu):
         return vcpu.irq_end_ns
     if vcpu.act == ACT_COMPUTE or vcpu.act == ACT_SEND:
         return vcpu.t_end_ns
+    if vcpu.act == ACT_HALT and vcpu.polling == POLL_ENDS:
+        return w.host[0].now_ns
     if vcpu.act == ACT_HALT or activity.must_look(w, vcpu):
         return max(vcpu.spin_from_ns, vcpu.overhead_until_ns)
     patience = vcpu.spin_budget_ns

@@ -57,16 +57,22 @@ def eligible(w, k):
 
 
 @jit
+def lag_limit(w, k):
+    """The most lag that a queued entity may have: the largest queued slice and a tick, by its weight."""
+    longest = w.se[k].slice_ns
+    i = w.rq[w.se[k].rq].head
+    while i != NONE:
+        longest = max(longest, w.se[i].slice_ns)
+        i = w.se[i].next
+    return fair(longest + w.par[0].tick_ns, w.se[k].weight)
+
+
+@jit
 def _clamped_lag(w, k):
     """V - vruntime of a queued entity, within what the largest queued slice and a tick allow."""
     se = w.se[k]
     _, average = weigh(w, se.rq)
-    longest = se.slice_ns
-    i = w.rq[se.rq].head
-    while i != NONE:
-        longest = max(longest, w.se[i].slice_ns)
-        i = w.se[i].next
-    limit = fair(longest + w.par[0].tick_ns, se.weight)
+    limit = lag_limit(w, k)
     return min(max(average - se.vruntime_ns, -limit), limit)
 
 
@@ -147,6 +153,21 @@ def _requeue(w, k):
         _place(w, rq, k, NO)
         _link(w, rq, k)
     se.delayed = 0
+
+
+@jit
+def move_to_lag(w, k, lag_ns):
+    """Move a queued entity to where its lag is `lag_ns`, as far as lags may go; its deadline moves with it."""
+    se = w.se[k]
+    rq = se.rq
+    protected = se.vprot_ns - se.vruntime_ns
+    se.deadline_ns -= se.vruntime_ns
+    se.rel_deadline = 1
+    se.vlag_ns = min(lag_ns, lag_limit(w, k))
+    _unlink(w, k)
+    _place(w, rq, k, NO)
+    se.vprot_ns = se.vruntime_ns + protected
+    _link(w, rq, k)
 
 
 @jit

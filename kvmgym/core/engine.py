@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import account, activity, eevdf, events, guest, ipi, kvm, locks, rng, sched
+from kvmgym.core import account, activity, eevdf, events, guest, hints, ipi, kvm, locks, rng, sched, tasks
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
     ACT_HALT,
     ACT_SEND,
+    ACT_SPIN_LOCK,
     AT_DEADLOCK,
     AT_DECISION,
     AT_TIME,
@@ -46,6 +47,8 @@ def boot(w, random_phases):
         w.vm[g].load_x1024 = w.vm[g].vcpus * 1024
     for v in range(w.par[0].vcpus):
         guest.start(w, v)
+    tasks.start(w)
+    for v in range(w.par[0].vcpus):
         sched.attach(w, v, w.vcpu[v].pcpu, now, YES)
         account.set_state(w, v, READY, now)
         w.vcpu[v].ready = 1
@@ -107,6 +110,8 @@ def step(w, until_ns, policy, stop):
     """One thing: an attempt of the open spin exit, else a pCPU that must pick anew, else the next event."""
     host, ask = w.host[0], w.ask[0]
     if ask.open:
+        if host.shows:
+            hints.show(w)
         if stop:
             return AT_DECISION
         vm = w.vm[ask.vm]
@@ -126,7 +131,11 @@ def step(w, until_ns, policy, stop):
     if leaf < w.par[0].pcpus:
         _pcpu_event(w, leaf, now)
     else:
-        guest.timer_fired(w, np.int64(w.by_leaf[leaf - w.par[0].pcpus]), now)
+        owner = np.int64(w.by_leaf[leaf - w.par[0].pcpus])
+        if owner < w.par[0].vcpus:
+            guest.timer_fired(w, owner, now)
+        else:
+            guest.task_timer_fired(w, owner - w.par[0].vcpus, now)
     return GOING_ON
 
 
@@ -152,7 +161,10 @@ def _pcpu_event(w, p, now):
         if ipi.send_done(w, v, now):
             guest.phase_ended(w, v, now)
     elif vcpu.act == ACT_HALT:
-        ipi.take_pending_or_go_on(w, v, now)
+        if vcpu.polling:  # its poll has lasted long enough, or somebody wants the pCPU
+            activity.halt(w, v, now)
+        else:
+            ipi.take_pending_or_go_on(w, v, now)
     elif activity.must_look(w, vcpu):
         locks.look_again(w, v, now)
     elif now >= vcpu.spin_from_ns + vcpu.spin_budget_ns:  # its patience ends; whoever releases it will wake it
@@ -166,17 +178,43 @@ def _spin_exit(w, v, now):
     """A pause-loop exit: grow the window and open the frame of kvm_vcpu_on_spin."""
     vcpu, ask = w.vcpu[v], w.ask[0]
     vm = w.vm[vcpu.vm]
-    account.spin_pause(vcpu, now)
+    account.spin_pause(w, vcpu, now)
+    if w.par[0].ple_names_holder and vcpu.act == ACT_SPIN_LOCK and _named_holder(w, v, now):
+        return
     w.host[0].events += 1
+    vcpu.spin_exits += 1
     vcpu.ple_exits += 1
     vm.ple_exits += 1
     account.note(w, account.TR_PLE, v, vcpu.ple_window_ns)
     kvm.grow_window(vcpu, w.par[0])
-    kvm.begin_spin(ask, vm, vcpu, vcpu.vm, now)
+    kvm.begin_spin(ask, vcpu, vcpu.vm, kvm.wants_kernel_mode(w.par[0], vm, vcpu), now)
     if vm.vcpus < 2:
         _no_target(w, v, now)
     else:
         w.host[0].decisions += 1
+
+
+@jit
+def _named_holder(w, v, now):
+    """s390: a guest that spins for a lock looks at its holder. True when the holder decides what happens: one that runs
+    is spun for without an exit, a preempted one is yielded to by name (diag 0x9c)."""
+    vcpu = w.vcpu[v]
+    owner = np.int64(w.lock[vcpu.wait_lock].owner)
+    if owner == NONE:
+        return False
+    if w.vcpu[owner].state != RUNNING:
+        w.host[0].events += 1
+        vcpu.spin_exits += 1
+        vcpu.ple_exits += 1
+        w.vm[vcpu.vm].ple_exits += 1
+        account.note(w, account.TR_PLE, v, vcpu.ple_window_ns)
+        if ipi.yield_named(w, v, owner, now) == YIELD_OK:
+            w.pcpu[vcpu.pcpu].carry_ns += w.par[0].ple_exit_ns
+            return True
+        account.charge(w, v, w.par[0].ple_exit_ns, now)
+    vcpu.spin_from_ns = account.guest_from(vcpu, now)
+    activity.set_event(w, v)
+    return True
 
 
 @jit
@@ -280,8 +318,13 @@ def _switch_in(w, p, v, was_idle, now):
     account.note(w, account.TR_RUN, v, p)
     kvm.on_sched_in(vcpu, par)
     cost = pcpu.carry_ns + par.switch_ns
+    if vcpu.woken and par.poll_max_ns > 0:
+        activity.adapt_poll(vcpu, par, now)
     if vcpu.woken:  # part of the cost has passed while an idle pCPU woke up
         cost = pcpu.carry_ns + max(par.halt_ns - (par.wake_ns if was_idle else 0), 0)
+    if vcpu.pv_flush:
+        vcpu.pv_flush = 0
+        cost += par.pv_flush_ns
     pcpu.carry_ns = 0
     vcpu.woken = 0
     if pcpu.last_vm != vcpu.vm and vm.rewarm_ns > 0:

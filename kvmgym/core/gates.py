@@ -8,21 +8,44 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import activity, ipi
+from kvmgym.core import activity, ipi, tasks
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import ACT_HALT, ACT_SPIN_BARRIER, NONE
+from kvmgym.core.layout import ACT_HALT, ACT_SPIN_BARRIER, NO, NONE
 
 
 @jit
-def _wait(w, v, gate, k, now):
+def _wait(w, v, gate, k, spin_ns, now):
+    """Wait at a gate: spin for a while, then halt; a guest that schedules runs another task instead."""
     gate.waiting += 1
+    if gate.of_tasks:
+        tasks.wait_at(w, v, gate, now)
+        return
     w.vcpu[v].wait_gate = k
     activity.append_waiter(w, gate, v)
+    if spin_ns > 0:
+        activity.spin(w, v, ACT_SPIN_BARRIER, spin_ns, now)
+    else:
+        activity.halt_for_another(w, v, now)
+
+
+@jit
+def _release_first_task(w, v, gate, now):
+    """Release the first waiting task; its vCPU, if halted, gets a reschedule IPI from `v`."""
+    t = tasks.take_first(w, gate)
+    other = np.int64(w.task[t].home)
+    halted = tasks.is_idle(w, other)
+    gate.waiting -= 1
+    tasks.wake(w, t, now)
+    if halted:
+        ipi.kick(w, v, other, now)
 
 
 @jit
 def _release_first(w, v, gate, now):
     """Release the first waiter; a halted one gets a reschedule IPI from `v`."""
+    if gate.of_tasks:
+        _release_first_task(w, v, gate, now)
+        return
     other = np.int64(gate.head)
     activity.remove_waiter(w, gate, other)
     gate.waiting -= 1
@@ -39,8 +62,7 @@ def put(w, v, k, now):
     """Put an item into queue `k`, or halt while it is full. True when done."""
     gate = w.gate[k]
     if gate.level == gate.capacity:
-        _wait(w, v, gate, k, now)
-        activity.halt_for_another(w, v, now)
+        _wait(w, v, gate, k, NO, now)
         return False
     gate.passed += 1
     if gate.waiting > 0:  # takers wait only while it is empty: hand the item over
@@ -55,8 +77,7 @@ def get(w, v, k, now):
     """Take an item from queue `k`, or halt while it is empty. True when done."""
     gate = w.gate[k]
     if gate.level == 0:
-        _wait(w, v, gate, k, now)
-        activity.halt_for_another(w, v, now)
+        _wait(w, v, gate, k, NO, now)
         return False
     if gate.waiting > 0:  # givers wait only while it is full: one item out, one in
         gate.passed += 1
@@ -72,12 +93,8 @@ def arrive(w, v, k, now):
     gate = w.gate[k]
     gate.level += 1
     if gate.level < gate.capacity:
-        _wait(w, v, gate, k, now)
         w.vcpu[v].ring0 = 0
-        if gate.spin_ns > 0:
-            activity.spin(w, v, ACT_SPIN_BARRIER, gate.spin_ns, now)
-        else:
-            activity.halt_for_another(w, v, now)
+        _wait(w, v, gate, k, np.int64(gate.spin_ns), now)
         return False
     gate.level = 0
     gate.passed += 1

@@ -1,14 +1,14 @@
 """The guest program: a table of phases that each vCPU walks through, from its role's first phase, for ever.
 
 A phase either takes time (then this returns and the engine comes back at its end) or is done at once and the next
-follows. Left out: a guest scheduler. A vCPU runs one task; blocked, it halts.
+follows. A vCPU runs one task and halts when that blocks; with more tasks than vCPUs, core/tasks.py picks another.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import account, activity, events, gates, ipi, locks, rng
+from kvmgym.core import account, activity, events, gates, ipi, locks, rng, tasks
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -40,8 +40,17 @@ def phase_ended(w, v, now):
     w.host[0].events += 1
     if vcpu.retry and not locks.retry(w, v, now):
         return
+    if _gives_way(w, v, now):
+        return
     vcpu.pc = w.phase[vcpu.pc].next
     run(w, v, now)
+
+
+@jit
+def _gives_way(w, v, now):
+    """True when another guest task takes over: one is runnable, no spin lock forbids it, and the slice has ended."""
+    vcpu = w.vcpu[v]
+    return vcpu.run_head != NONE and vcpu.holds == 0 and tasks.slice_ended(w, v, now)
 
 
 @jit
@@ -70,6 +79,8 @@ def run(w, v, now):
             if phase.option and vcpu.irq_off == 0 and activity.has_interrupt(w, v):
                 _pause(w, v, now)
                 ipi.begin_irq(w, v, now)
+                return
+            if _gives_way(w, v, now):
                 return
         elif kind == PH_SHOOTDOWN:
             vm.shootdowns_sent += 1
@@ -164,10 +175,13 @@ def _held(w, v, phase):
 
 @jit
 def _block(w, v, phase, now):
-    """Halt until a timer."""
+    """Halt until a timer; with guest tasks the task waits for one of its own."""
     vcpu = w.vcpu[v]
-    vcpu.wake_ns = now + max(rng.draw(w, vcpu, phase.dist), 1)
     w.vm[vcpu.vm].halts += 1
+    if w.vm[vcpu.vm].tasks > 0:
+        tasks.sleep(w, v, now + max(rng.draw(w, vcpu, phase.dist), 1), now)
+        return
+    vcpu.wake_ns = now + max(rng.draw(w, vcpu, phase.dist), 1)
     events.set_time(w, np.int64(vcpu.leaf), vcpu.wake_ns)
     activity.halt(w, v, now)
 
@@ -180,8 +194,19 @@ def timer_fired(w, v, now):
     events.set_time(w, np.int64(vcpu.leaf), INF)
     if w.vm[vcpu.vm].is_task == 0:
         vcpu.timer_pending = 1
-        vcpu.irq_arrived_ns = min(vcpu.irq_arrived_ns, now)
     activity.release(w, v, now)
+    if w.vm[vcpu.vm].is_task == 0:
+        ipi.deliver(w, v, now)
+
+
+@jit
+def task_timer_fired(w, t, now):
+    """The timer of a guest task's Block phase: an interrupt of its vCPU, and the task is runnable."""
+    v = np.int64(w.task[t].home)
+    tasks.timer_ended(w, t)
+    w.vcpu[v].timer_pending = 1
+    tasks.wake(w, t, now)
+    ipi.deliver(w, v, now)
 
 
 @jit
@@ -195,6 +220,9 @@ def start(w, v):
     vcpu.wake_ns = INF
     vcpu.irq_arrived_ns = INF
     vcpu.lhp_since_ns = INF
+    vcpu.task = NONE
+    vcpu.run_head = NONE
+    vcpu.run_tail = NONE
     vcpu.wait_lock = NONE
     vcpu.wait_gate = NONE
     vcpu.wait_next = NONE

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import account, activity, kvm, rng
+from kvmgym.core import account, activity, kvm, rng, sched
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -32,6 +32,8 @@ from kvmgym.core.layout import (
     VECTOR_TIMER,
     X2APIC_CLUSTER,
     X2APIC_PHYSICAL,
+    YIELD_FREE,
+    YIELD_OK,
 )
 from kvmgym.core.memory import span
 
@@ -60,8 +62,9 @@ def begin_send(w, v, targets, vector, now):
     if targets == TO_OTHERS or targets == TO_BUSY:
         for r in range(n):
             if r != me and (targets == TO_OTHERS or w.vcpu[vm.first + r].state != BLOCKED):
-                w.goal[v * words + (r >> 5)] |= _bit(r)
-                count += 1
+                if not _left_a_flag(w, vm, vm.first + r, vector):
+                    w.goal[v * words + (r >> 5)] |= _bit(r)
+                    count += 1
     elif n > 1:
         r = me
         if targets == TO_ONE:
@@ -71,8 +74,9 @@ def begin_send(w, v, targets, vector, now):
             r = (me + 1) % n
         elif targets == TO_PREV:
             r = (me + n - 1) % n
-        w.goal[v * words + (r >> 5)] |= _bit(r)
-        count = 1
+        if not _left_a_flag(w, vm, vm.first + r, vector):
+            w.goal[v * words + (r >> 5)] |= _bit(r)
+            count = 1
     if count == 0:
         return False
     vcpu.ring0 = 1
@@ -84,6 +88,51 @@ def begin_send(w, v, targets, vector, now):
         vcpu.acks_left = count
     _send_batch(w, v, now)
     return True
+
+
+@jit
+def _left_a_flag(w, vm, target, vector):
+    """PV TLB flush: a target that does not run gets a flag instead of an IPI (kvm_flush_tlb_multi)."""
+    if vm.pv_tlb_flush == 0 or vector != VECTOR_CALL or w.vcpu[target].state == RUNNING:
+        return False
+    w.vcpu[target].pv_flush = 1
+    vm.flags_left += 1
+    return True
+
+
+@jit
+def yield_named(w, v, target, now):
+    """A hypercall of vCPU `v` that yields to the vCPU it names, if that is ready (kvm_sched_yield)."""
+    vm = w.vm[w.vcpu[v].vm]
+    if target == v or w.vcpu[target].ready == 0:
+        return YIELD_FREE
+    result = sched.yield_to(w, v, target, now)
+    account.note(w, account.TR_YIELD, v, target * 4 + result + 1)
+    vm.named_attempted += 1
+    if result == YIELD_OK:
+        vm.named_ok += 1
+        w.vcpu[target].boosted_ns = now
+        w.pcpu[w.vcpu[v].pcpu].carry_ns += w.par[0].yield_ns
+    return result
+
+
+@jit
+def _yield_to_first_preempted(w, v, now):
+    """PV sched yield, after an IPI to several vCPUs: a hypercall for the first of them that is preempted, which has
+    not acknowledged then (kvm_smp_send_call_func_ipi)."""
+    vm, words = w.vm[w.vcpu[v].vm], w.par[0].pend_words
+    word, bit = w.vcpu[v].idx >> 5, _bit(w.vcpu[v].idx)
+    for r in range(vm.first, vm.first + vm.vcpus):
+        if w.vcpu[r].preempted and w.pend[r * words + word] & bit:
+            account.charge(w, v, w.par[0].exit_ns, now)
+            yield_named(w, v, r, now)
+            return
+
+
+@jit
+def _unicast_ns(par, vm):
+    """The cost of an IPI to one vCPU."""
+    return par.ipi_apicv_ns if vm.apicv else par.ipi_ns
 
 
 @jit
@@ -104,10 +153,10 @@ def _send_batch(w, v, now):
         return False
     vcpu.send_next = r
     end = r + 1
-    cost = par.ipi_ns
+    cost = _unicast_ns(par, vm)
     if not vcpu.send_single:
         if vm.ipi_mode == X2APIC_PHYSICAL:
-            cost = par.broadcast_physical_ns
+            cost = max(par.broadcast_physical_ns - (par.ipi_ns - cost), 0)
         else:
             end = vm.vcpus if vm.ipi_mode == PV else min(vm.vcpus, (r // CLUSTER + 1) * CLUSTER)
             count = 0
@@ -154,6 +203,9 @@ def send_done(w, v, now):
         _count_shootdown(w, v, now)
         return True
     activity.spin(w, v, ACT_SPIN_ACK, INF, now)
+    if vm.pv_sched_yield and not vcpu.send_single:
+        _yield_to_first_preempted(w, v, now)
+        activity.set_event(w, v)
     return False
 
 
@@ -165,7 +217,7 @@ def kick(w, v, target, now):
     account.note(w, account.TR_SEND, v, target)
     w.vcpu[target].resched_pending = 1
     deliver(w, target, now)
-    account.charge(w, v, w.par[0].ipi_ns, now)
+    account.charge(w, v, _unicast_ns(w.par[0], vm), now)
 
 
 @jit
@@ -173,8 +225,11 @@ def deliver(w, target, now):
     """An interrupt has arrived at `target`, whose pending marks are set."""
     vcpu = w.vcpu[target]
     vcpu.irq_arrived_ns = min(vcpu.irq_arrived_ns, now)
+    if vcpu.state != RUNNING and w.vm[vcpu.vm].apicv:
+        vcpu.pending_interrupt = 1
     if vcpu.state == RUNNING:
         if vcpu.in_irq == 0 and vcpu.irq_off == 0:
+            activity.poll_succeeds(w, target, now)
             begin_irq(w, target, now)
     elif vcpu.state == BLOCKED and vcpu.irq_off == 0:
         activity.wake(w, target, now)
@@ -184,7 +239,7 @@ def deliver(w, target, now):
 def begin_irq(w, v, now):
     """Enter the handler on a running vCPU: it serves all that is pending."""
     vcpu, par = w.vcpu[v], w.par[0]
-    account.spin_pause(vcpu, now)
+    account.spin_pause(w, vcpu, now)
     base = account.guest_from(vcpu, now)
     vcpu.in_irq = 1
     vcpu.irq_end_ns = base + par.irq_handler_ns

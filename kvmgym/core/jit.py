@@ -2,7 +2,7 @@
 
 numba keys a cached function on its own file only, so an edit in another module would leave stale machine code behind.
 All of core/ therefore shares one cache folder whose name is a digest of every source in core/ and policies/ and of
-the versions that compile it: any edit starts a fresh folder.
+the versions that compile it: any edit starts a fresh folder. The compiled modules above core/ have a folder in it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -23,10 +24,13 @@ import numpy as np
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _digest() -> str:
+_PACKAGE = Path(__file__).parent.parent
+_FACES = ("observation.py", "reward.py", "stepping.py")  # compiled modules above core/
+
+
+def _digest(files: Iterable[Path]) -> str:
     sources = hashlib.sha256()
-    package = Path(__file__).parent.parent
-    for source in sorted([*package.glob("core/*.py"), *package.glob("policies/*.py")]):
+    for source in files:
         sources.update(source.name.encode() + b"\0" + source.read_bytes())
     for version in (numba.__version__, np.__version__, sys.version):
         sources.update(version.encode())
@@ -50,8 +54,10 @@ def _writable(folder: Path) -> Path:
         return Path(tempfile.gettempdir()) / f"kvmgym-{os.getuid() if hasattr(os, 'getuid') else 0}" / folder.name
 
 
-CACHE_DIR = _writable(_cache_root() / _digest())
+CACHE_DIR = _writable(_cache_root() / _digest(sorted([*_PACKAGE.glob("core/*.py"), *_PACKAGE.glob("policies/*.py")])))
+FACES_DIR = CACHE_DIR / _digest(_PACKAGE / name for name in _FACES)
 _KEPT = 4  # cache folders of other versions that stay
+_FRESH_S = 86_400  # and those that somebody may be using
 
 
 def _prune() -> None:
@@ -59,7 +65,8 @@ def _prune() -> None:
     CACHE_DIR.touch()
     others = [folder for folder in CACHE_DIR.parent.iterdir() if folder.is_dir() and folder != CACHE_DIR]
     for folder in sorted(others, key=lambda folder: folder.stat().st_mtime)[:-_KEPT]:
-        shutil.rmtree(folder, ignore_errors=True)
+        if time.time() - folder.stat().st_mtime > _FRESH_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 with suppress(OSError):
@@ -67,11 +74,11 @@ with suppress(OSError):
 
 
 @contextmanager
-def cached_in_own_folder() -> Iterator[None]:
-    """While it is open, numba caches what is being defined in CACHE_DIR; users' own settings are kept otherwise."""
+def cached_in_own_folder(folder: Path = CACHE_DIR) -> Iterator[None]:
+    """While it is open, numba caches what is being defined in `folder`; users' own settings are kept otherwise."""
     config: Any = numba.config
     before = config.CACHE_DIR
-    config.CACHE_DIR = str(CACHE_DIR)
+    config.CACHE_DIR = str(folder)
     try:
         yield
     finally:
@@ -81,6 +88,14 @@ def cached_in_own_folder() -> Iterator[None]:
 def jit(function: Function) -> Function:
     """Compile in nopython mode, without the GIL, cached in CACHE_DIR; plain Python under NUMBA_DISABLE_JIT=1."""
     with cached_in_own_folder():
+        compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return cast(Function, compiled)
+
+
+def face_jit(function: Function) -> Function:
+    """As `jit`, for the compiled modules above core/ (observation, reward, stepping): cached in FACES_DIR, so that an
+    edit there leaves the engine's machine code as it is."""
+    with cached_in_own_folder(FACES_DIR):
         compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return cast(Function, compiled)
 

@@ -8,7 +8,17 @@ an attempt does to KVM's state is here, once, for compiled policies, agents and 
 from __future__ import annotations
 
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import NONE, TRACK_OFF, TRACK_V2, YIELD_ESRCH, YIELD_OK
+from kvmgym.core.layout import (
+    MODE_ALWAYS,
+    MODE_RING0,
+    NO,
+    NONE,
+    TRACK_OFF,
+    TRACK_V2,
+    YES,
+    YIELD_ESRCH,
+    YIELD_OK,
+)
 
 TRIES = 3  # -ESRCH results that end a round
 
@@ -21,6 +31,7 @@ def on_sched_in(vcpu, par):
     vcpu.in_spin_loop = 0
     vcpu.dy_eligible = 0
     vcpu.handler_until_ns = 0
+    vcpu.pending_interrupt = 0
     if par.ple_shrink > 0:
         vcpu.ple_window_ns = max(vcpu.ple_window_ns // par.ple_shrink, par.ple_window_ns)
     else:
@@ -29,10 +40,11 @@ def on_sched_in(vcpu, par):
 
 @jit
 def on_preempt(vcpu, vm, now):
-    """kvm_sched_out of a vCPU that stays runnable: latch its ring; within the handler it stays in_spin_loop."""
+    """kvm_sched_out of a vCPU that stays runnable: latch its ring (of an SEV-ES guest: ring 0, as nobody can see it);
+    within the handler it stays in_spin_loop."""
     vcpu.preempted = 1
     vcpu.ready = 1
-    vcpu.preempted_in_kernel = vcpu.ring0 | vcpu.in_irq
+    vcpu.preempted_in_kernel = vcpu.ring0 | vcpu.in_irq | vm.sev_es
     if now < vcpu.handler_until_ns:
         vcpu.in_spin_loop = 1
     vm.preemptions += 1
@@ -84,7 +96,16 @@ def track_eoi(vm, vcpus, me, vector, now):
 
 
 @jit
-def begin_spin(ask, vm, me_vcpu, g, now):
+def wants_kernel_mode(par, vm, vcpu):
+    """What a spin exit passes as yield_to_kernel_mode: always true (Intel), or whether the spinner is in ring 0 (AMD,
+    arm64); never for SEV-ES, whose ring is hidden."""
+    if par.kernel_mode == MODE_RING0:
+        return vcpu.ring0 if vm.sev_es == 0 else NO
+    return YES if par.kernel_mode == MODE_ALWAYS else NO
+
+
+@jit
+def begin_spin(ask, me_vcpu, g, yield_to_kernel_mode, now):
     """Open the frame of one kvm_vcpu_on_spin call of vCPU `me_vcpu` of VM `g`."""
     me_vcpu.in_spin_loop = 1
     ask.serial += 1
@@ -98,7 +119,8 @@ def begin_spin(ask, vm, me_vcpu, g, now):
     ask.start = 0
     ask.cursor = 0
     ask.mark = NONE
-    ask.yield_to_kernel_mode = vm.yield_to_kernel_mode
+    ask.waits_for = NONE
+    ask.yield_to_kernel_mode = yield_to_kernel_mode
     ask.open = 1
 
 
@@ -123,6 +145,7 @@ def record_result(ask, vm, vcpus, target, result):
     else:
         vm.relaxed_attempted += 1
     if result == YIELD_OK:
+        vcpus[target].boosted_ns = ask.now_ns
         vm.last_boosted_vcpu = target if ask.mark == NONE else ask.mark
         ask.open = 0
         if ask.scan_round == 1:

@@ -44,6 +44,16 @@ TRACK_OFF, TRACK_V2, TRACK_V3 = _codes(0, 3)
 VECTOR_CALL, VECTOR_RESCHED, VECTOR_TIMER = _codes(1, 3)
 # the forfeit of yield_task_fair
 FORFEIT_NONE, FORFEIT_PRE_6_19, FORFEIT_6_19 = _codes(0, 3)
+# the scheduler half of the series
+DEBOOST_NONE, DEBOOST_V1, DEBOOST_V2, DEBOOST_V3 = _codes(0, 4)
+# what a spin exit passes as yield_to_kernel_mode
+MODE_NEVER, MODE_RING0, MODE_ALWAYS = _codes(0, 3)
+# what a policy is shown besides the records (bits of host.shows)
+SHOW_LAG, SHOW_GUEST = np.int64(1), np.int64(2)
+# states of a guest task that its vCPU's guest schedules
+TASK_CURRENT, TASK_RUNNABLE, TASK_WAITS = _codes(0, 3)
+POLLS, POLL_ENDS = _codes(1, 2)  # a halted vCPU polls; it is to stop at once
+WEIGHTS = 16  # numbers that a tunable policy may read
 # results of yield_to
 YIELD_ESRCH, YIELD_FREE, YIELD_OK = _codes(-1, 3)
 # why engine.advance returned; GOING_ON is step's alone
@@ -89,6 +99,17 @@ PARAM_FIELDS: list[Field] = [
     ("halt_ns", "i8", "halt, block and wake, charged when the vCPU next runs [ns]; build"),
     ("wake_ns", "i8", "the part of it until an idle pCPU picks a woken vCPU [ns]; build"),
     ("rewarm_q16", "i8", "most of the time away that re-warming the cache may cost, in 1/65536; build"),
+    ("ipi_apicv_ns", "i8", "sending an IPI to one vCPU with IPI virtualisation [ns]; build"),
+    ("pv_flush_ns", "i8", "TLB flush left as a flag, at the entry of a vCPU [ns]; build"),
+    ("guest_switch_ns", "i8", "guest's switch to another task [ns]; build"),
+    ("poll_max_ns", "i8", "longest halt poll, 0 without polling [ns]; build"),
+    ("poll_start_ns", "i8", "halt poll interval that growth starts from [ns]; build"),
+    ("poll_grow", "i8", "factor of growth of the halt poll interval; build"),
+    ("poll_shrink", "i8", "its divisor, 0 resets it to 0; build"),
+    ("lag_credit_q16", "i8", "v3's lag credit in slices for each other queued entity, in 1/65536; build"),
+    ("deboost", "i8", "DEBOOST_*; build"),
+    ("kernel_mode", "i8", "MODE_*: yield_to_kernel_mode of a spin exit; build"),
+    ("tasks", "i8", "guest tasks of VMs that schedule; build"),
     ("ple_window_ns", "i8", "base pause-loop window [ns]; build"),
     ("ple_max_ns", "i8", "largest window [ns]; build"),
     ("ple_grow", "i8", "factor of growth a pause-loop exit, 0 or 1 keep the window; build"),
@@ -98,12 +119,15 @@ PARAM_FIELDS: list[Field] = [
     ("llc_pcpus", "i8", "how many pCPUs a load balance looks at; build"),
     ("forfeit", "i8", "FORFEIT_*; build"),
     ("ple", "u1", "pause-loop exiting is on; build"),
+    ("ple_user", "u1", "spins in user mode exit too; build"),
+    ("ple_names_holder", "u1", "a spin for a lock names its holder; build"),
     ("grouped", "u1", "VMs are scheduling groups (two levels); build"),
     ("run_to_parity", "u1", "RUN_TO_PARITY; build"),
     ("place_lag", "u1", "PLACE_LAG; build"),
     ("delay_dequeue", "u1", "DELAY_DEQUEUE with DELAY_ZERO; build"),
     ("wakeup_preemption", "u1", "WAKEUP_PREEMPTION; build"),
     ("preempt_short", "u1", "PREEMPT_SHORT; build"),
+    ("lag_credit_across", "u1", "v3's credit reaches targets on other pCPUs; build"),
     ("pick_buddy", "u1", "PICK_BUDDY; build"),
     ("next_buddy", "u1", "NEXT_BUDDY; build"),
     ("balance", "u1", "newidle and periodic balance are on; build"),
@@ -120,6 +144,11 @@ HOST_FIELDS: list[Field] = [
     ("resched_tail", "i8", "last one; sched"),
     ("idle_head", "i8", "pCPU that went idle last, or NONE; sched"),
     ("idle_nr", "i8", "idle pCPUs; sched"),
+    ("idle_since_ns", "i8", "idle_ns is summed up to here [ns]; sched"),
+    ("idle_ns", "i8", "time that pCPUs were idle since the start, all together [ns]; sched"),
+    ("spin_ns", "i8", "time that vCPUs spun since the start, counted when a stretch ends [ns]; account"),
+    ("overhead_ns", "i8", "time in host work since the start, counted when it begins [ns]; account"),
+    ("shows", "i8", "SHOW_*: what the policy is shown at each attempt; set with the policy"),
 ]
 
 ASK_FIELDS: list[Field] = [
@@ -134,6 +163,8 @@ ASK_FIELDS: list[Field] = [
     ("start", "i8", "first candidate of the round; policy"),
     ("cursor", "i8", "how many candidates of the round were visited; policy"),
     ("mark", "i8", "what last_boosted_vcpu becomes on success; NONE: the target; policy"),
+    ("waits_for", "i8", "index of the vCPU that the spinner truly waits for, or NONE; hints, for privileged policies"),
+    ("weights", f"{WEIGHTS}f8", "weights of a tunable policy; set with the policy"),
     ("yield_to_kernel_mode", "u1", "the caller wants preempted-in-kernel targets; kvm"),
     ("open", "u1", "an answer is awaited; kvm"),
 ]  # fmt: skip
@@ -160,6 +191,10 @@ PCPU_FIELDS: list[Field] = [
     ("idle_prev", "i8", "previous idle pCPU; sched"),
     ("nr_running", "i8", "queued tasks: running, ready and delayed; eevdf"),
     ("nr_ready", "i8", "ready vCPUs waiting in its queues; account"),
+    ("deboosted_ns", "i8", "when the debooster last acted here [ns]; deboost"),
+    ("pair_ns", "i8", "when the pair below yielded [ns]; deboost"),
+    ("pair_from", "i4", "vCPU that yielded last under the debooster, or NONE; deboost"),
+    ("pair_to", "i4", "the vCPU that it yielded to, or NONE; deboost"),
     ("need_resched", "u1", "is in the list of pCPUs that must reschedule; sched"),
     ("idle", "u1", "is in the list of idle pCPUs; sched"),
 ]
@@ -201,11 +236,18 @@ VM_FIELDS: list[Field] = [
     ("locks", "i8", "its first lock; build"),
     ("gates", "i8", "its first queue or barrier; build"),
     ("nr_runnable", "i8", "vCPUs that want to run; eevdf"),
+    ("run_ns", "i8", "time of its vCPUs on pCPUs since the start, counted when they leave [ns]; account"),
     ("nr_waiting", "i8", "vCPUs that only another vCPU can release; guest"),
+    ("tasks", "i8", "guest tasks, 0 when each vCPU has one; build"),
+    ("first_task", "i8", "its first guest task; build"),
     ("ipi_mode", "u1", "X2APIC_PHYSICAL, X2APIC_CLUSTER or PV; build"),
     ("ipi_tracking", "u1", "TRACK_*; build"),
     ("enable_relaxed_boost", "u1", "the relaxed round may run; build"),
-    ("yield_to_kernel_mode", "u1", "what the spin exit passes (Intel: always 1); build"),
+    ("apicv", "u1", "interrupts are virtualised: hints, and no IPI tracking; build"),
+    ("sev_es", "u1", "the host cannot see the guest's ring; build"),
+    ("pv_tlb_flush", "u1", "shootdowns leave a flag for vCPUs that do not run; build"),
+    ("pv_sched_yield", "u1", "an IPI to several is followed by a yield to a preempted one; build"),
+    ("pv_kick_yields", "u1", "the kick of a halted lock waiter is a directed yield; build"),
     ("is_task", "u1", "a host task: one entity in the root queue, no guest below; build"),
     ("bursty", "u1", "the workload has bursts; build"),
     ("ipi_window_ns", "i8", "age up to which an IPI counts as recent [ns]; build"),
@@ -224,6 +266,12 @@ VM_FIELDS: list[Field] = [
     ("relaxed_attempted", "i8", "yield_to calls in round 2; kvm"),
     ("relaxed_ok", "i8", "of these, successful; kvm"),
     ("relaxed_esrch", "i8", "of these, -ESRCH; kvm"),
+    ("named_attempted", "i8", "yield_to calls of hypercalls that name their target; kvm"),
+    ("named_ok", "i8", "of these, successful; kvm"),
+    ("polls", "i8", "halts that polled; activity"),
+    ("polls_ok", "i8", "of these, ended by what was waited for; activity"),
+    ("flags_left", "i8", "shootdown targets that got a flag instead of an IPI; ipi"),
+    ("guest_switches", "i8", "switches between guest tasks; tasks"),
     ("lock_acquires", "i8", "spin locks taken; guest"),
     ("mutex_acquires", "i8", "user locks taken; guest"),
     ("lhp_ns", "i8", "time that vCPUs were off their pCPU while holding a spin lock [ns]; engine"),
@@ -259,12 +307,16 @@ VCPU_FIELDS: list[Field] = [
     ("ipi_time_ns", "i8", "when my tracked IPI was sent [ns]; kvm"),
     ("ple_window_ns", "i8", "pause-loop window [ns]; kvm"),
     ("handler_until_ns", "i8", "the spin-exit handler ends here [ns]; engine"),
+    ("boosted_ns", "i8", "when a yield to it last succeeded, -INF before the first [ns]; kvm"),
+    ("spin_exits", "i4", "pause-loop exits of the present spin; engine"),
     ("tried_serial", "i8", "serial of the spin exit that last tried this vCPU; kvm"),
     ("tried_round", "i4", "and its round; kvm"),
     # the host's view
     ("state", "u1", "BLOCKED, READY or RUNNING; account"),
     ("woken", "u1", "has not run since it was woken; engine"),
-    ("state_since_ns", "i8", "when the state began [ns]; account"),
+    ("state_since_ns", "i8", "its time is charged up to here [ns]; account"),
+    ("ready_since_ns", "i8", "when it last became ready [ns]; account"),
+    ("lag_ns", "i8", "least V - vruntime over its levels, shown to policies that need it [ns]; hints"),
     ("last_ran_ns", "i8", "when it last left a pCPU [ns]; engine"),
     ("overhead_until_ns", "i8", "its guest goes on at this time [ns]; account"),
     # the guest
@@ -276,6 +328,14 @@ VCPU_FIELDS: list[Field] = [
     ("irq_call", "u1", "the handler serves call-function IPIs; guest"),
     ("irq_resched", "u1", "the handler serves a reschedule IPI; guest"),
     ("irq_timer", "u1", "the handler serves a timer; guest"),
+    ("pv_flush", "u1", "must flush its TLB when it is entered; ipi"),
+    ("polling", "u1", "0, or POLLS or POLL_ENDS: halted, and polls on its pCPU; activity, sched"),
+    ("poll_ns", "i8", "its halt poll interval [ns]; activity"),
+    ("halted_ns", "i8", "when it halted [ns]; activity"),
+    ("task", "i4", "guest task that it runs, NONE when it has none or no choice; tasks"),
+    ("run_head", "i4", "first of its runnable guest tasks, or NONE; tasks"),
+    ("run_tail", "i4", "last one; tasks"),
+    ("task_since_ns", "i8", "when its guest switched to the task [ns]; tasks"),
     ("resume_check", "u1", "must look at its lock when its guest goes on; guest"),
     ("retry", "u1", "woken to try its mutex again; guest"),
     ("burst", "u1", "within a burst; guest"),
@@ -332,12 +392,26 @@ LOCK_FIELDS: list[Field] = [
 
 GATE_FIELDS: list[Field] = [
     ("spin_ns", "i8", "barrier: spin before halting [ns]; build"),
+    ("of_tasks", "u1", "its waiters are guest tasks, not vCPUs; build"),
     ("level", "i4", "items in the queue, or arrivals at the barrier; guest"),
     ("capacity", "i4", "capacity of the queue, or parties of the barrier; build"),
     ("head", "i4", "first waiter; guest"),
     ("tail", "i4", "last waiter; guest"),
     ("waiting", "i4", "waiters; guest"),
     ("passed", "i4", "items or generations so far; guest"),
+]
+
+TASK_FIELDS: list[Field] = [
+    ("rng", "u8", "state of its random stream while it does not run; tasks"),
+    ("burst_left_ns", "i8", "compute time left in this burst or pause [ns]; tasks"),
+    ("wake_ns", "i8", "when its timer fires, INF without one [ns]; tasks"),
+    ("pc", "i4", "the phase that it finished last, or waits in; tasks"),
+    ("loop_left", "i4", "passes left of the Repeat it is in; tasks"),
+    ("home", "i4", "its vCPU; build"),
+    ("leaf", "i4", "its leaf in the event tree; build"),
+    ("next", "i4", "next task of the list that it is in; tasks"),
+    ("state", "u1", "TASK_*; tasks"),
+    ("burst", "u1", "within a burst; tasks"),
 ]
 
 PHASE_FIELDS: list[Field] = [
@@ -364,19 +438,19 @@ TRACE_FIELDS: list[Field] = [
     ("arg", "i8", "what with, by kind; account.note"),
 ]
 
-PARAM, HOST, ASK, PCPU, RQ, SE, VM, VCPU, LOCK, GATE, PHASE, DIST, TRACE = (
+PARAM, HOST, ASK, PCPU, RQ, SE, VM, VCPU, TASK, LOCK, GATE, PHASE, DIST, TRACE = (
     record(fields)
     for fields in (PARAM_FIELDS, HOST_FIELDS, ASK_FIELDS, PCPU_FIELDS, RQ_FIELDS, SE_FIELDS, VM_FIELDS, VCPU_FIELDS,
-                   LOCK_FIELDS, GATE_FIELDS, PHASE_FIELDS, DIST_FIELDS, TRACE_FIELDS)
+                   TASK_FIELDS, LOCK_FIELDS, GATE_FIELDS, PHASE_FIELDS, DIST_FIELDS, TRACE_FIELDS)
 )  # fmt: skip
 
 I4, I8 = np.dtype(np.int32), np.dtype(np.int64)
 
 
 STATE_PARTS: tuple[tuple[str, np.dtype], ...] = (  # type: ignore[type-arg]
-    ("host", HOST), ("ask", ASK), ("pcpu", PCPU), ("rq", RQ), ("se", SE), ("vm", VM), ("vcpu", VCPU), ("lock", LOCK),
-    ("gate", GATE), ("pend", I8), ("serve", I8), ("goal", I8), ("tree_ns", I8), ("tree", I4), ("hist", I4),
-    ("trace", TRACE),
+    ("host", HOST), ("ask", ASK), ("pcpu", PCPU), ("rq", RQ), ("se", SE), ("vm", VM), ("vcpu", VCPU), ("task", TASK),
+    ("lock", LOCK), ("gate", GATE), ("pend", I8), ("serve", I8), ("goal", I8), ("tree_ns", I8), ("tree", I4),
+    ("hist", I4), ("trace", TRACE),
 )  # fmt: skip
 STATIC_PARTS: tuple[tuple[str, np.dtype], ...] = (  # type: ignore[type-arg]
     ("par", PARAM), ("phase", PHASE), ("dist", DIST), ("quant", I8), ("cum", I8), ("affin", I8), ("by_leaf", I4),

@@ -107,6 +107,8 @@ def pass_on(w, v, k, irq_off, now):
     _grant(w, first, now)
     if halted:
         account.charge(w, v, w.par[0].ipi_ns, now)
+        if w.vm[vcpu.vm].pv_kick_yields:
+            ipi.yield_named(w, v, first, now)
 
 
 @jit

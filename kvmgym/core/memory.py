@@ -39,6 +39,7 @@ class World(NamedTuple):
     se: npt.NDArray[Any]  # [V + G*P] SE
     vm: npt.NDArray[Any]  # [G] VM
     vcpu: npt.NDArray[Any]  # [V] VCPU
+    task: npt.NDArray[Any]  # [guest tasks or 1] TASK
     lock: npt.NDArray[Any]  # [L] LOCK
     gate: npt.NDArray[Any]  # [queues and barriers] GATE
     pend: npt.NDArray[np.int64]  # [V*W] bit s of row r: r owes sender s an acknowledgement

@@ -6,14 +6,17 @@ pCPUs from its own on), PELT-based load (counts instead), throttling, other sche
 
 from __future__ import annotations
 
-from kvmgym.core import account, eevdf, events
+from kvmgym.core import account, deboost, eevdf, events
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
+    DEBOOST_NONE,
+    DEBOOST_V3,
     FORFEIT_6_19,
     FORFEIT_PRE_6_19,
     INF,
     NO,
     NONE,
+    POLL_ENDS,
     READY,
     YES,
     YIELD_ESRCH,
@@ -54,6 +57,8 @@ def set_idle(w, p, idle):
     pcpu, host = w.pcpu[p], w.host[0]
     if pcpu.idle == idle:
         return
+    host.idle_ns += host.idle_nr * (host.now_ns - host.idle_since_ns)
+    host.idle_since_ns = host.now_ns
     pcpu.idle = idle
     if idle:
         pcpu.idle_prev = NONE
@@ -94,6 +99,11 @@ def attach(w, v, p, now, initial):
         request_resched(w, p)
     w.vcpu[v].pcpu = p
     eevdf.enqueue(w, v, queue_of(w, v, p), now, initial)
+    curr = w.pcpu[p].curr
+    if curr != NONE and w.vcpu[curr].polling:  # a halt poll ends as soon as somebody else wants to run
+        w.vcpu[curr].polling = POLL_ENDS
+        w.pcpu[p].ev_ns = now
+        events.set_time(w, p, now)
 
 
 @jit
@@ -308,6 +318,13 @@ def yield_to(w, me, target, now):
         w.rq[w.se[k].rq].next_buddy = k
         k = w.se[k].parent
     eevdf.update_curr(w, mine, now)
+    if w.par[0].deboost == DEBOOST_V3:
+        if other == mine or w.par[0].lag_credit_across:
+            if other != mine and eevdf.update_curr(w, other, now):
+                request_resched(w, other)
+            deboost.credit(w, me, target, now)
+    elif w.par[0].deboost != DEBOOST_NONE:
+        deboost.push_back(w, me, target, now)
     _forfeit(w, me)
     request_resched(w, mine)
     if other != mine:

@@ -15,8 +15,8 @@ _PLACE = np.int64(1000)  # a violation is code + _PLACE * index of what it conce
  RESCHED_LIST, RQ_LIST, RQ_COUNTS, RQ_CURR, RQ_BUDDY, RQ_ELIGIBLE, RQ_OVERFLOW, SE_DEADLINE, SE_LISTED, SE_GROUP,
  SE_STATE, SE_PLACE, RUNNING_FLAGS, READY_FLAGS, BLOCKED_FLAGS, SPIN_LOOP, PLE_WINDOW, LOST_WAKEUP, ACTIVITY, TIMER,
  PENDING, HANDLER, TIME_LEFT, VCPU_TIME, SPIN_TIME, HOLDS, LHP, LOCK_OWNER, LOCK_LIST, LOCK_FREE, LOCK_PASSED,
- GATE_LIST, GATE_LEVEL, ACKS, GOALS, SERVING, VM_COUNTS, VM_LOAD, OVERHEAD_SUM, READY_SUM
-) = (np.int64(code) for code in range(1, 52))  # fmt: skip
+ GATE_LIST, GATE_LEVEL, ACKS, GOALS, SERVING, VM_COUNTS, VM_LOAD, OVERHEAD_SUM, READY_SUM, TASK_PLACE, POLLING
+) = (np.int64(code) for code in range(1, 54))  # fmt: skip
 
 VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
     {
@@ -69,6 +69,8 @@ VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
         SERVING: "some vCPU owes an acknowledgement that nobody awaits, or serves interrupts outside a handler",
         VM_COUNTS: "nr_runnable or nr_waiting of the VM is not the number of its runnable or waiting vCPUs",
         VM_LOAD: "the VM's load average is negative or above its vCPUs",
+        TASK_PLACE: "a guest task is not in exactly one place, or its vCPU has nothing to run although one is runnable",
+        POLLING: "the vCPU polls without being halted on its pCPU, or its poll interval is out of range",
         OVERHEAD_SUM: "the overhead of all pCPUs is not that of all vCPUs",
         READY_SUM: "the ready integral of all pCPUs is not the ready time of all vCPUs",
     }

@@ -6,7 +6,7 @@ field, the value and what is allowed. Left out: anything random and anything com
 
 from kvmgym.params.dist import DIST_KINDS, Dist
 from kvmgym.params.errors import check, nearest
-from kvmgym.params.host import FORFEITS, HZ, STARTS, Costs, Host, Ple
+from kvmgym.params.host import DEBOOSTS, FORFEITS, HZ, KERNEL_MODES, PLE_PRESETS, STARTS, Costs, HaltPoll, Host, Ple
 from kvmgym.params.program import (
     KICK_TARGETS,
     LOCK_KINDS,
@@ -42,14 +42,17 @@ from kvmgym.params.workload import (
 )
 
 __all__ = [
+    "DEBOOSTS",
     "DIST_KINDS",
     "FORFEITS",
     "HZ",
     "IPI_MODES",
     "IPI_TRACKING",
+    "KERNEL_MODES",
     "KICK_TARGETS",
     "LOCK_KINDS",
     "PHASES",
+    "PLE_PRESETS",
     "SHOOTDOWN_TARGETS",
     "SPIN_KINDS",
     "STARTS",
@@ -63,6 +66,7 @@ __all__ = [
     "Costs",
     "Dist",
     "Get",
+    "HaltPoll",
     "Host",
     "HostTask",
     "Kick",

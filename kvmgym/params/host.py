@@ -6,7 +6,9 @@ A (assumed). Left out: frequency scaling, hyperthreads, NUMA distances.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 from kvmgym.params.dist import scale_fields
@@ -14,6 +16,8 @@ from kvmgym.params.errors import MAX_NS, check, choice, flags, instances, intege
 
 HZ = (100, 250, 300, 1000)
 FORFEITS = ("6.19", "pre-6.19", "none")
+DEBOOSTS = ("none", "v1", "v2", "v3")
+KERNEL_MODES = ("always", "ring0", "never")
 STARTS = ("aligned", "random")
 
 
@@ -36,6 +40,9 @@ class Costs:
     ipi_ns: int = _cost(1_700, "V", "1700-2500", "guest IPI with an emulated exit, target in the guest")
     broadcast_physical_ns: int = _cost(2_500, "D", "1700-2500", "broadcast one unicast after the other, a target")
     broadcast_ns: int = _cost(1_000, "D", "500-2000", "broadcast by cluster or hypercall, a target")
+    ipi_apicv_ns: int = _cost(1_400, "V", "1400-1900", "guest IPI with IPI virtualisation, no exit")
+    pv_flush_ns: int = _cost(200, "A", "100-500", "TLB flush that a vCPU was left as a flag, when it is entered")
+    guest_switch_ns: int = _cost(1_500, "A", "1000-3000", "guest's switch to another task of the same vCPU")
     irq_handler_ns: int = _cost(1_000, "A", "500-2000", "guest handler of an IPI (flush)")
     switch_ns: int = _cost(2_000, "V, R", "1200-4000", "switch of the vCPU on a pCPU")
     halt_ns: int = _cost(6_000, "V", "5000-8000", "halt, block and wake beyond polling")
@@ -57,11 +64,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Ple:
-    """Pause-loop exiting: a spin longer than the window exits.
+    """How hardware turns a spin into an exit, and what the exit passes to kvm_vcpu_on_spin. The default is Intel's.
 
     window_ns: the base window (4096 cycles at 2.5 GHz). grow: each exit multiplies the window by this; 0 resets it
     to the base. shrink: divides it when the vCPU was descheduled; 0 resets it to the base. max_ns: its upper end.
-    Source: arch/x86/kvm/vmx/vmx.c, module parameters ple_*.
+    user_exits: spins in user mode exit too. kernel_mode: the exit's yield_to_kernel_mode is true "always", when the
+    spinner was in "ring0", or "never". names_holder: a spin for a lock names the lock's holder instead of asking the
+    policy (s390 diag 0x9c). PLE_PRESETS has the machines. Source: arch/x86/kvm/vmx/vmx.c and svm/svm.c, module
+    parameters ple_* and pause_filter_*; arch/arm64/kvm/handle_exit.c; arch/s390/kvm/diag.c.
     """
 
     enabled: bool = True
@@ -69,12 +79,49 @@ class Ple:
     grow: int = 2
     shrink: int = 0
     max_ns: int = 4_294_967_295 * 400 // 1000
+    user_exits: bool = False
+    kernel_mode: str = "always"
+    names_holder: bool = False
 
     def __post_init__(self) -> None:
-        flags(self, "enabled")
+        flags(self, "enabled", "user_exits", "names_holder")
+        choice(self, "kernel_mode", KERNEL_MODES)
         integers(self, 1, MAX_NS, "window_ns", "max_ns")
         integers(self, 0, 2**31 - 1, "grow", "shrink")
         check(self.max_ns >= self.window_ns, "Ple.max_ns", self.max_ns, f"window_ns ({self.window_ns}) or more")
+
+
+# What each machine's spin exit is. AMD: a filter of 3000 PAUSEs of 52 cycles (40-65, R) at 2.5 GHz, at most 65535.
+# arm64: a WFE traps about when it would wait (A: 1 µs), without growth. s390: the guest's lock code gives up after a
+# fixed number of retries (A: 10 µs) and names the holder; other spins are diag 0x44.
+PLE_PRESETS: Mapping[str, Ple] = MappingProxyType(
+    {
+        "intel": Ple(),
+        "amd": Ple(window_ns=62_400, max_ns=1_363_128, user_exits=True, kernel_mode="ring0"),
+        "arm64": Ple(window_ns=1_000, grow=1, max_ns=1_000, user_exits=True, kernel_mode="ring0"),
+        "s390": Ple(window_ns=10_000, grow=1, max_ns=10_000, names_holder=True),
+    }
+)
+
+
+@dataclass(frozen=True)
+class HaltPoll:
+    """Adaptive halt polling: a halted vCPU stays on its pCPU for a while if nobody else wants to run there.
+
+    max_ns: longest poll; 0 turns polling off (the kernel's default is 200 µs). grow: a poll that was too short
+    multiplies the vCPU's interval by this, from grow_start_ns on; shrink: a block longer than max_ns divides it, 0 sets
+    it to 0. Source: virt/kvm/kvm_main.c, kvm_vcpu_halt, grow_halt_poll_ns, shrink_halt_poll_ns.
+    """
+
+    max_ns: int = 0
+    grow: int = 2
+    grow_start_ns: int = 10_000
+    shrink: int = 2
+
+    def __post_init__(self) -> None:
+        integers(self, 0, MAX_NS, "max_ns")
+        integers(self, 1, MAX_NS, "grow_start_ns")
+        integers(self, 0, 2**31 - 1, "grow", "shrink")
 
 
 @dataclass(frozen=True)
@@ -83,8 +130,11 @@ class Host:
 
     hz: ticks a second, 100, 250, 300 or 1000. slice_ns: base slice; None takes the kernel's rule. The flags are the
     scheduler features of the same name; group_scheduling gives every VM its own cgroup. forfeit: what a yielder
-    gives up, as of Linux "6.19" or "pre-6.19", or "none". llc_pcpus: pCPUs that share a last-level cache. start:
-    "aligned" ticks and slices, or "random" offsets drawn from the seed. tick_scale: multiplies the tick, set by
+    gives up, as of Linux "6.19" or "pre-6.19", or "none". yield_deboost: the scheduler half of the series: the
+    debooster of "v1" or "v2", the lag credit of "v3", or "none". lag_credit_scale: v3's credit in slices for
+    each other queued entity (the published text leaves the scale open; this one is ours). lag_credit_across: the credit
+    reaches targets on other pCPUs too, which v3 leaves to the future. llc_pcpus: pCPUs that share a last-level cache.
+    start: "aligned" ticks and slices, or "random" offsets drawn from the seed. tick_scale: multiplies the tick, set by
     Scenario.scaled.
     """
 
@@ -93,6 +143,7 @@ class Host:
     slice_ns: int | None = None
     costs: Costs = field(default=Costs(), metadata={"table": True})
     ple: Ple = field(default=Ple(), metadata={"table": True})
+    halt_poll: HaltPoll = field(default=HaltPoll(), metadata={"table": True})
     group_scheduling: bool = True
     run_to_parity: bool = True
     place_lag: bool = True
@@ -102,6 +153,9 @@ class Host:
     pick_buddy: bool = True
     next_buddy: bool = False
     forfeit: str = "6.19"
+    yield_deboost: str = "none"
+    lag_credit_scale: float = 0.25
+    lag_credit_across: bool = False
     balance: bool = True
     balance_interval_ns: int = 32_000_000
     migration_cost_ns: int = 500_000
@@ -116,9 +170,12 @@ class Host:
             integers(self, 1, MAX_NS, "slice_ns")
         instances(self, "costs", Costs, "Costs")
         instances(self, "ple", Ple, "a Ple")
+        instances(self, "halt_poll", HaltPoll, "a HaltPoll")
         flags(self, "group_scheduling", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption")
-        flags(self, "preempt_short", "pick_buddy", "next_buddy", "balance")
+        flags(self, "preempt_short", "pick_buddy", "next_buddy", "balance", "lag_credit_across")
         choice(self, "forfeit", FORFEITS)
+        choice(self, "yield_deboost", DEBOOSTS)
+        numbers(self, 0, 4, "lag_credit_scale")
         choice(self, "start", STARTS)
         integers(self, 1, MAX_NS, "balance_interval_ns")
         integers(self, 0, MAX_NS, "migration_cost_ns")

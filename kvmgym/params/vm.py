@@ -31,8 +31,12 @@ class Vm:
     cpus: the pCPUs its vCPUs may use; not together with pin. lock_kind: "tas", "fifo" or "pvq" for all its
     spinlocks. ipi_mode: how the guest sends to several targets. ipi_tracking: what clears a tracked IPI, as the
     series' "v2" or "v3", or "off". ipi_window_ns: how long a tracked IPI counts. enable_relaxed_boost: the second
-    round of the series. pv_spin_ns: how long a pvq waiter spins before it halts. stream: labels its random streams
-    and breaks ties; None takes the VM's index.
+    round of the series. pv_spin_ns: how long a pvq waiter spins before it halts. pv_kick_yields: the kick of a halted
+    pvq waiter is a directed yield too. pv_tlb_flush: a shootdown leaves a flag for vCPUs that do not run.
+    pv_sched_yield: after an IPI to several vCPUs, a yield to the first that is preempted. apicv: interrupts and IPIs
+    are virtualised: the pending-interrupt hint exists, IPI tracking does not. sev_es: the guest's registers are hidden
+    from the host. tasks: guest tasks, scheduled by the guest when there are more than vCPUs; None: one a vCPU. stream:
+    labels its random streams and breaks ties; None takes the VM's index.
     """
 
     name: str
@@ -47,6 +51,12 @@ class Vm:
     ipi_window_ns: int = 50_000_000
     enable_relaxed_boost: bool = True
     pv_spin_ns: int = 700_000
+    pv_kick_yields: bool = True
+    pv_tlb_flush: bool = False
+    pv_sched_yield: bool = False
+    apicv: bool = False
+    sev_es: bool = False
+    tasks: int | None = None
     stream: int | None = None
 
     def __post_init__(self) -> None:
@@ -66,15 +76,32 @@ class Vm:
         choice(self, "ipi_mode", IPI_MODES)
         choice(self, "ipi_tracking", IPI_TRACKING)
         integers(self, 0, MAX_NS, "ipi_window_ns", "pv_spin_ns")
-        flags(self, "enable_relaxed_boost")
+        flags(self, "enable_relaxed_boost", "pv_kick_yields", "pv_tlb_flush", "pv_sched_yield", "apicv", "sev_es")
+        if self.tasks is not None:
+            integers(self, self.vcpus, 4096, "tasks")
+            self._check_tasks()
         if self.stream is not None:
             integers(self, 0, 2**31 - 1, "stream")
         self._check_queues()
 
     @property
     def roles(self) -> tuple[int, ...]:
-        """The role index of each vCPU."""
-        return self.workload.deal_roles(self.vcpus)
+        """The role index of each guest task; task i belongs to vCPU i modulo vcpus."""
+        return self.workload.deal_roles(self.tasks or self.vcpus)
+
+    @property
+    def has_run_queues(self) -> bool:
+        """Whether the guest schedules: more tasks than vCPUs."""
+        return (self.tasks or self.vcpus) > self.vcpus
+
+    def _check_tasks(self) -> None:
+        """A guest task that waits for a mutex or spins at a barrier cannot give way to another one."""
+        if self.has_run_queues:
+            mutexes = [lock.name for lock in self.workload.locks if lock.kind == "mutex"]
+            barriers = [barrier.name for barrier in self.workload.barriers if barrier.spin_ns > 0]
+            plain = f"{self.vcpus} (Vm.vcpus) for workload {self.workload.name}, which has"
+            check(not mutexes, "Vm.tasks", self.tasks, f"{plain} mutexes: {', '.join(mutexes)}")
+            check(not barriers, "Vm.tasks", self.tasks, f"{plain} spinning barriers: {', '.join(barriers)}")
 
     def _check_queues(self) -> None:
         """With fewer vCPUs than roles a queue could lose one of its ends, and the VM would stop."""

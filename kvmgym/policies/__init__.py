@@ -9,7 +9,7 @@ the index to try, or NONE (-1) to let the spinner go on. It may write to nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -18,9 +18,10 @@ import numba
 from numba import types
 
 from kvmgym.core.jit import cached_in_own_folder, disabled
-from kvmgym.core.layout import ASK, VCPU, VM
-from kvmgym.params.errors import lookup
-from kvmgym.policies import kernel, simple
+from kvmgym.core.layout import ASK, SHOW_GUEST, SHOW_LAG, VCPU, VM, WEIGHTS
+from kvmgym.params import Scenario
+from kvmgym.params.errors import check, lookup
+from kvmgym.policies import bounds, heuristics, kernel, simple
 
 PolicyFunction = Callable[[Any, Any, int, Any], int]
 
@@ -44,8 +45,13 @@ class _Address(types.WrapperAddressProtocol):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Policy:
-    """A named policy. year and source: where it comes from; sees: what it reads; privileged: more than a host can
-    see."""
+    """A named policy. year and source: where it comes from; sees: what it reads.
+
+    privileged: it reads more than a host can see (ask.waits_for, which the engine fills for it). needs_lag: it reads
+    vcpu.lag_ns, which the engine fills for it. weights: at most WEIGHTS numbers that it finds in ask.weights. deboost,
+    ipi_tracking: the yield_deboost of the host and the ipi_tracking of the VMs that belong to it, as the series' two
+    halves belong together; None leaves the scenario's. credit_across: the lag_credit_across that goes with deboost.
+    """
 
     name: str
     function: PolicyFunction
@@ -54,6 +60,31 @@ class Policy:
     sees: str
     description: str
     privileged: bool = False
+    needs_lag: bool = False
+    weights: tuple[float, ...] = ()
+    deboost: str | None = None
+    credit_across: bool = False
+    ipi_tracking: str | None = None
+
+    def __post_init__(self) -> None:
+        check(len(self.weights) <= WEIGHTS, "Policy.weights", self.weights, f"at most {WEIGHTS} numbers")
+
+    def prepare(self, scenario: Scenario) -> Scenario:
+        """The scenario with what belongs to the policy switched on in it."""
+        if self.deboost is not None:
+            switches: dict[str, Any] = {"yield_deboost": self.deboost, "lag_credit_across": self.credit_across}
+            if any(getattr(scenario.host, name) != value for name, value in switches.items()):
+                scenario = replace(scenario, host=replace(scenario.host, **switches))
+        if self.ipi_tracking is not None and any(vm.ipi_tracking != self.ipi_tracking for vm in scenario.vms):
+            vms = tuple(replace(vm, ipi_tracking=self.ipi_tracking) for vm in scenario.vms)
+            scenario = replace(scenario, vms=vms)
+        return scenario
+
+    def install(self, world: Any) -> None:
+        """Tell a world (core.memory.World) what this policy has to be shown, and its weights."""
+        world.host["shows"] = SHOW_LAG * self.needs_lag + SHOW_GUEST * self.privileged
+        world.ask["weights"] = 0.0
+        world.ask["weights"][0, : len(self.weights)] = self.weights
 
     @cached_property
     def engine_function(self) -> Any:
@@ -68,13 +99,61 @@ class Policy:
                 return _Address(numba.cfunc(SIGNATURE)(plain))
 
 
+def linear(weights: Mapping[str, float], name: str = "linear") -> Policy:
+    """A linear score with weights of your own: heuristics.FEATURES by name, and "threshold"; what is left out is 0.
+    ValueError for an unknown name or a value that is no number."""
+    return Policy(
+        name,
+        heuristics.linear,
+        "-",
+        "kvmgym",
+        "host-visible features, kvmgym.policies.heuristics.FEATURES",
+        "the largest weighted sum of host-visible features, the weights being data",
+        needs_lag=True,
+        weights=heuristics.linear_weights(weights),
+    )
+
+
 _LINUX = "virt/kvm/kvm_main.c, kvm_vcpu_on_spin"
 _FLAGS = "ready, blocking, preempted, preempted_in_kernel, pending_interrupt, in_spin_loop, dy_eligible"
+_SERIES = f"{_FLAGS}, my tracked IPI"
+_READY = "ready, blocking, pending_interrupt"
 
 POLICIES: tuple[Policy, ...] = (
-    Policy("none", simple.none, "-", "kvmgym", "nothing", "never yields: spinners burn their slices"),
-    Policy("random", simple.random, "-", "kvmgym", "ready", "any ready vCPU, all alike"),
-    Policy("legacy", kernel.legacy, "2025", f"Linux 6.19, {_LINUX}", _FLAGS, "one round-robin pass over ready vCPUs"),
+    # the kernel, by year
+    Policy(
+        "2011",
+        kernel.year_2011,
+        "2011",
+        f"Linux of 2011, {_LINUX}",
+        "preempted, blocking",
+        "one round-robin pass over preempted vCPUs",
+    ),
+    Policy(
+        "2012",
+        kernel.year_2012,
+        "2012",
+        f"Linux of 2012, {_LINUX}",
+        "preempted, blocking, in_spin_loop, dy_eligible",
+        "2011, a spinner only every other time",
+    ),
+    Policy(
+        "2017",
+        kernel.year_2017,
+        "2017",
+        f"Linux of 2017, {_LINUX}",
+        "preempted, blocking, preempted_in_kernel, in_spin_loop, dy_eligible",
+        "2012 without what was preempted in user mode (the in-kernel filter)",
+    ),
+    Policy("2019", kernel.year_2019, "2019", f"Linux of 2019, {_LINUX}", _FLAGS, "2017, and woken vCPUs count too"),
+    Policy(
+        "2021",
+        kernel.year_2021,
+        "2021",
+        f"Linux of 2021, {_LINUX}",
+        _FLAGS,
+        "2019, and a pending interrupt passes the in-kernel filter; decides as legacy",
+    ),
     Policy(
         "legacy-i-bug",
         kernel.legacy_i_bug,
@@ -83,29 +162,120 @@ POLICIES: tuple[Policy, ...] = (
         _FLAGS,
         "legacy that stores the loop offset instead of the index",
     ),
+    Policy("legacy", kernel.legacy, "2025", f"Linux 6.19, {_LINUX}", _FLAGS, "one round-robin pass over ready vCPUs"),
+    # the series: each half alone, then whole
     Policy(
         "strict",
         kernel.strict,
         "2026",
         "series v3, patch 9 alone",
-        f"{_FLAGS}, my tracked IPI",
-        "IPI receiver, pending interrupt or preempted in kernel; no fallback",
+        _SERIES,
+        "KVM half, first part: IPI receiver, pending interrupt or preempted in kernel; no fallback",
     ),
     Policy(
         "relaxed",
         kernel.relaxed,
         "2026",
         "series v2 patches 8-9, v3 patches 9-10",
-        f"{_FLAGS}, my tracked IPI",
-        "strict, then any preempted vCPU",
+        _SERIES,
+        "KVM half alone: strict, then any preempted vCPU",
     ),
     Policy(
         "relaxed-only",
         kernel.relaxed_only,
         "2026",
         "round 2 of the series alone (ablation)",
-        "ready, blocking, preempted, in_spin_loop, dy_eligible",
-        "any preempted vCPU",
+        "ready, blocking, pending_interrupt, preempted, in_spin_loop, dy_eligible",
+        "KVM half, second part: any preempted vCPU",
+    ),
+    Policy(
+        "sched-v2",
+        kernel.legacy,
+        "2025",
+        "series v2 without its KVM half",
+        _FLAGS,
+        "scheduler half alone: legacy with the debooster",
+        deboost="v2",
+    ),
+    Policy(
+        "sched-v3",
+        kernel.legacy,
+        "2026",
+        "series v3 without its KVM half",
+        _FLAGS,
+        "scheduler half alone: legacy with the lag credit",
+        deboost="v3",
+    ),
+    Policy(
+        "series-v2",
+        kernel.relaxed,
+        "2025",
+        "series v2",
+        _SERIES,
+        "both halves: relaxed with the debooster",
+        deboost="v2",
+        ipi_tracking="v2",
+    ),
+    Policy(
+        "series-v3",
+        kernel.relaxed,
+        "2026",
+        "series v3",
+        _SERIES,
+        "both halves: relaxed with the lag credit",
+        deboost="v3",
+        ipi_tracking="v3",
+    ),
+    # reference points, and heuristics that nobody ships yet
+    Policy("none", simple.none, "-", "kvmgym", "nothing", "never yields: spinners burn their slices"),
+    Policy("random", simple.random, "-", "kvmgym", "ready", "any ready vCPU, all alike"),
+    Policy("round-robin", heuristics.round_robin, "-", "kvmgym", _READY, "the next ready vCPU, no more asked of it"),
+    Policy(
+        "longest-waiting",
+        heuristics.longest_waiting,
+        "-",
+        "kvmgym",
+        f"{_READY}, ready_since_ns",
+        "the vCPU that has been ready longest",
+    ),
+    Policy(
+        "receiver-first",
+        heuristics.receiver_first,
+        "-",
+        "kvmgym",
+        f"{_READY}, preempted, preempted_in_kernel, my tracked IPI",
+        "IPI receiver, else pending interrupt, else preempted in kernel, else woken, else preempted in user mode",
+    ),
+    Policy(
+        "least-lag",
+        heuristics.least_lag,
+        "-",
+        "kvmgym",
+        f"{_READY}, lag_ns",
+        "the most eligible vCPU, which EEVDF owes most",
+        needs_lag=True,
+    ),
+    linear(heuristics.DEFAULT_WEIGHTS),
+    # bounds: they see the guest
+    Policy(
+        "clairvoyant",
+        bounds.clairvoyant,
+        "-",
+        "kvmgym",
+        "privileged: the vCPU that the spinner truly waits for",
+        "bound: that vCPU if it is ready, else nobody",
+        privileged=True,
+    ),
+    Policy(
+        "clairvoyant-bound",
+        bounds.clairvoyant_bound,
+        "-",
+        "kvmgym",
+        "privileged: the vCPU that the spinner truly waits for, ready_since_ns, in_spin_loop",
+        "bound: that vCPU, else the longest-waiting one that does not spin, on a host where every hint takes effect",
+        privileged=True,
+        deboost="v3",
+        credit_across=True,
     ),
 )
 

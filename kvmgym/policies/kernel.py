@@ -3,6 +3,9 @@
 A policy is asked once for each attempt of a spin exit. The scan keeps its place in the `ask` record between attempts:
 `start` and `cursor` say which candidate comes next, `round` which pass this is, `tries` how many -ESRCH it may still
 meet. Source: virt/kvm/kvm_main.c, kvm_vcpu_on_spin; the rounds of the 2025-26 series.
+
+The heuristics of earlier years are rules of the same scan. They are what their year asked of a candidate, on today's
+yield_to: three tries, -ESRCH and the state of the scan are as in today's kernel.
 """
 
 from __future__ import annotations
@@ -12,7 +15,10 @@ import numpy as np
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
 
-RULE_LEGACY, RULE_STRICT, RULE_RELAXED = np.int64(0), np.int64(1), np.int64(2)
+# In the order of their years: what a rule asks of a candidate can be told from its place.
+(RULE_2011, RULE_2012, RULE_2017, RULE_2019, RULE_LEGACY, RULE_STRICT, RULE_RELAXED) = (
+    np.int64(code) for code in range(7)
+)
 
 
 @jit
@@ -38,18 +44,35 @@ def is_ipi_receiver(vm, vcpus, me, candidate, now_ns):
 
 
 @jit
-def passes(rule, vm, vcpus, me, index, ask):
-    """Rule (d) of kvm_vcpu_on_spin for a ready candidate, by RULE_*.
+def waits_for_pcpu(vcpu):
+    """Rules (b) and (c): ready, and not blocking unless it has an event to handle."""
+    return vcpu.ready == 1 and (vcpu.blocking == 0 or vcpu.dy_runnable == 1 or vcpu.pending_interrupt == 1)
 
-    Legacy: skip what was preempted in user mode with no interrupt pending; woken vCPUs pass. Strict: IPI receiver,
-    pending interrupt, or preempted where the caller wants it. Relaxed: preempted.
+
+@jit
+def is_candidate(rule, vcpu):
+    """Rules (b) and (c) as of the rule's year: before 2019 only a preempted vCPU counted, and a blocking one never."""
+    if rule <= RULE_2017:
+        return vcpu.preempted == 1 and vcpu.blocking == 0
+    return waits_for_pcpu(vcpu)
+
+
+@jit
+def passes(rule, vm, vcpus, me, index, ask):
+    """Rule (d) of kvm_vcpu_on_spin for a candidate, by RULE_*.
+
+    2011, 2012: nothing. 2017, 2019: skip what was preempted in user mode, where the caller wants kernel mode; woken
+    vCPUs pass. Legacy (since 2021): the same, but not with an interrupt pending. Strict: IPI receiver, pending
+    interrupt, or preempted where the caller wants it. Relaxed: preempted.
     """
     vcpu = vcpus[index]
     wanted = ask.yield_to_kernel_mode == 0 or vcpu.preempted_in_kernel == 1
     if rule == RULE_RELAXED:
         return vcpu.preempted == 1
-    if rule == RULE_LEGACY:
-        return vcpu.preempted == 0 or wanted or vcpu.pending_interrupt == 1
+    if rule <= RULE_2012:
+        return True
+    if rule <= RULE_LEGACY:
+        return vcpu.preempted == 0 or wanted or (rule == RULE_LEGACY and vcpu.pending_interrupt == 1)
     if is_ipi_receiver(vm, vcpus, me, index, ask.now_ns) or vcpu.pending_interrupt == 1:
         return True
     return vcpu.preempted == 1 and wanted
@@ -70,29 +93,27 @@ def begin_round(vm, ask, number):
 
 
 @jit
-def next_candidate(vcpus, me, ask):
+def next_candidate(rule, vcpus, me, ask):
     """The next vCPU of the round that passes rules (a) to (c), or NONE at its end; the cursor moves past it."""
     n = vcpus.size
     while ask.cursor < n:
         index = (ask.start + ask.cursor) % n
         ask.cursor += 1
-        vcpu = vcpus[index]
-        if index == me or vcpu.ready == 0:
-            continue
-        if vcpu.blocking and not (vcpu.dy_runnable or vcpu.pending_interrupt):
-            continue
-        return index
+        if index != me and is_candidate(rule, vcpus[index]):
+            return index
     return NONE
 
 
 @jit
 def scan(rule, vm, vcpus, me, ask):
-    """Go on with the round: the next candidate that passes the rule and is eligible, or NONE."""
+    """Go on with the round: the next candidate that passes the rule and is eligible (asked since 2012), or NONE."""
     while True:
-        index = next_candidate(vcpus, me, ask)
+        index = next_candidate(rule, vcpus, me, ask)
         if index == NONE:
             return NONE
-        if passes(rule, vm, vcpus, me, index, ask) and eligible_for_directed_yield(vcpus[index]):
+        if not passes(rule, vm, vcpus, me, index, ask):
+            continue
+        if rule == RULE_2011 or eligible_for_directed_yield(vcpus[index]):
             return index
 
 
@@ -104,6 +125,36 @@ def one_round(rule, vm, vcpus, me, ask):
     elif not round_goes_on(ask):
         return NONE
     return scan(rule, vm, vcpus, me, ask)
+
+
+@jit
+def year_2011(vm, vcpus, me, ask):
+    """The first of them: one round robin pass over preempted vCPUs, spinners or not."""
+    return one_round(RULE_2011, vm, vcpus, me, ask)
+
+
+@jit
+def year_2012(vm, vcpus, me, ask):
+    """2011 with the eligibility check: a spinner is taken every other time it is asked about."""
+    return one_round(RULE_2012, vm, vcpus, me, ask)
+
+
+@jit
+def year_2017(vm, vcpus, me, ask):
+    """2012 with yield_to_kernel_mode: what was preempted in user mode is skipped where the caller asks for it."""
+    return one_round(RULE_2017, vm, vcpus, me, ask)
+
+
+@jit
+def year_2019(vm, vcpus, me, ask):
+    """2017 with `ready` and dy_runnable: woken vCPUs count too, and blocking ones that have an event."""
+    return one_round(RULE_2019, vm, vcpus, me, ask)
+
+
+@jit
+def year_2021(vm, vcpus, me, ask):
+    """2019 with the pending-interrupt hint: it lets a vCPU pass that was preempted in user mode. Today's rule."""
+    return one_round(RULE_LEGACY, vm, vcpus, me, ask)
 
 
 @jit

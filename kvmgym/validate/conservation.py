@@ -1,4 +1,7 @@
-"""V3: time is conserved and Little's law holds, exactly, with every mechanism at work."""
+"""V3: time is conserved and Little's law holds, exactly, with every mechanism at work.
+
+Every policy runs `everything` and `switches` on several kinds of host; the named scenarios meet the policies in turn.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 
 from kvmgym.metrics import Result
 from kvmgym.params import (
+    PLE_PRESETS,
     Barrier,
     BarrierSpec,
     Block,
@@ -15,6 +19,7 @@ from kvmgym.params import (
     Compute,
     Dist,
     Get,
+    HaltPoll,
     Host,
     HostTask,
     Kick,
@@ -30,7 +35,7 @@ from kvmgym.params import (
     Vm,
     Workload,
 )
-from kvmgym.policies import POLICIES
+from kvmgym.policies import POLICIES, Policy
 from kvmgym.scenarios import SCENARIOS
 from kvmgym.validate.lab import MS, US, Lab
 from kvmgym.validate.rows import Row, exact
@@ -43,12 +48,15 @@ def _locked(name: str, mean_ns: int, irq_off: bool = False) -> Branch:
     return Branch(4, held)
 
 
+THINK = Compute(Dist.lognormal(60 * US, 0.8, 0.02, 200 * US, 400 * US), kernel_share=0.3, bursty=True)
+
+
 def everything(**host: object) -> Scenario:
     """A small host with a VM of every lock kind, IPI mode and way to wait, and two host tasks.
 
     host: fields of Host to change.
     """
-    think = Compute(Dist.lognormal(60 * US, 0.8, 0.02, 200 * US, 400 * US), kernel_share=0.3, bursty=True)
+    think = THINK
     kinds = (_locked("tas", 2 * US), _locked("fifo", 3 * US, irq_off=True), _locked("pvq", 5 * US))
     sends = (Branch(1, (Shootdown("others"),)), Branch(1, (Shootdown("busy"),)), Branch(1, (Kick("random"),)))
     waits = (Branch(1, (Block(Dist.exponential(150 * US)),)), Branch(1, (Lock("mutex"), think, Unlock("mutex"))))
@@ -73,6 +81,26 @@ def everything(**host: object) -> Scenario:
         HostTask("hog", Dist.constant(MS), weight=64, pin=1),
     )
     return Scenario("everything", Host(**{"pcpus": 6, "migration_cost_ns": 50 * US, **host}), vms, tasks)  # type: ignore[arg-type]
+
+
+def switches(**host: object) -> Scenario:
+    """A small host with the switches that `everything` leaves off: halt polling, interrupt virtualisation, the guest's
+    PV helpers, and a VM with more tasks than vCPUs.
+
+    host: fields of Host to change.
+    """
+    kinds = (_locked("tas", 2 * US), _locked("fifo", 3 * US), _locked("pvq", 5 * US))
+    sends = (Branch(2, (Shootdown("others"),)), Branch(1, (Kick("random"),)))
+    waits = (Branch(3, (Block(Dist.exponential(60 * US)),)), Branch(1, (Block(Dist.exponential(MS)),)))
+    program = (THINK, Choose((*kinds, *sends, *waits)), Ops())
+    work = Workload("switches", "", (Role("main", program),), SPIN_LOCKS, burst=Burst())
+    vms = (
+        Vm("pv", 4, work, ipi_mode="pv", pv_spin_ns=20 * US, pv_tlb_flush=True, pv_sched_yield=True, stream=0),
+        Vm("hidden", 3, work, pv_sched_yield=True, apicv=True, sev_es=True, stream=1),
+        Vm("tasks", 3, work, tasks=7, stream=2),
+    )
+    fields = {"pcpus": 6, "halt_poll": HaltPoll(200 * US), "ple": PLE_PRESETS["amd"], **host}
+    return Scenario("switches", Host(**fields), vms)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -104,7 +132,8 @@ def happened(result: Result) -> dict[str, int]:
     """How often each mechanism was seen, by name."""
     names = (
         "ple_exits", "yields_ok", "yields_esrch", "relaxed_ok", "preemptions", "wakeups_queued", "lock_acquires",
-        "mutex_acquires", "lhp_ns", "shootdowns", "kicks", "halts", "rewarm_spent_ns",
+        "mutex_acquires", "lhp_ns", "shootdowns", "kicks", "halts", "rewarm_spent_ns", "named_ok", "polls", "polls_ok",
+        "flags_left", "guest_switches",
     )  # fmt: skip
     found = {name: sum(getattr(vm, name) for vm in result.vms) for name in names}
     found["contended"] = sum(lock.contended for lock in result.locks)
@@ -114,33 +143,40 @@ def happened(result: Result) -> dict[str, int]:
     return found
 
 
-def scenarios(quick: bool) -> tuple[Scenario, ...]:
-    """All named scenarios (quick: the small ones), and `everything` on five kinds of host."""
-    named = tuple(scenario for scenario in SCENARIOS if not quick or scenario.host.pcpus <= 4)
+def hosts() -> tuple[Scenario, ...]:
+    """`everything` and `switches` on several kinds of host."""
     return (
-        *named,
         everything(start="random"),
         everything(start="random", group_scheduling=False, forfeit="pre-6.19", hz=250),
         everything(delay_dequeue=False, place_lag=False, next_buddy=True, run_to_parity=False),
         everything(start="random", balance=False, forfeit="none", hz=100),
         everything(start="random", pcpus=16),
+        switches(start="random", yield_deboost="v2"),
+        switches(start="random", yield_deboost="v3", ple=PLE_PRESETS["s390"], group_scheduling=False),
     )
+
+
+def pairs(quick: bool) -> list[tuple[Scenario, Policy]]:
+    """What runs: `hosts` under every policy, and all named scenarios (quick: the small ones) under two policies each,
+    in turn."""
+    named = [scenario for scenario in SCENARIOS if not quick or scenario.host.pcpus <= 4]
+    turns = [(scenario, POLICIES[(2 * i + k) % len(POLICIES)]) for i, scenario in enumerate(named) for k in (0, 1)]
+    return [*turns, *((scenario, policy) for scenario in hosts() for policy in POLICIES)]
 
 
 def check_conservation(lab: Lab) -> list[Row]:
     """V3: run + ready + blocked of each vCPU, busy + idle + overhead of each pCPU, and Little's law of each lock and of
-    the run queues, over all scenarios and policies."""
+    the run queues, over the scenarios and policies of `pairs`."""
     found: list[Residues] = []
-    for scenario in lab.each(scenarios(lab.quick)):
-        for policy in lab.each(POLICIES):
-            found += lab.worlds(
-                scenario,
-                policy.name,
-                Residues.of,
-                worlds=lab.pick(4, 2),
-                duration_ns=lab.pick(100 * MS, 20 * MS) + 12_345,
-                warmup_ns=10 * MS + 678,
-            )
+    for scenario, policy in lab.each(pairs(lab.quick)):
+        found += lab.worlds(
+            scenario,
+            policy.name,
+            Residues.of,
+            worlds=2,
+            duration_ns=lab.pick(100 * MS, 20 * MS) + 12_345,
+            warmup_ns=10 * MS + 678,
+        )
     seen = {name: sum(residue.happened[name] for residue in found) for name in found[0].happened}
     runs = f"{len(found)} runs"
     return [

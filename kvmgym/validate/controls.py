@@ -1,20 +1,31 @@
-"""V10, V11: where no policy can gain anything, none does; and no policy takes CPU time from an equal VM."""
+"""V10, V11: where no policy can gain anything, none does; and no policy takes CPU time from an equal VM.
+
+V10 runs every policy and shows the one that is farthest from no gain; V11 runs those with a year, which are a kernel's
+or were offered to be.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from kvmgym.metrics import Result
 from kvmgym.params import Compute, Dist, Host, Kick, Lock, LockSpec, Ops, Scenario, Shootdown, Unlock
 from kvmgym.policies import POLICIES
 from kvmgym.scenarios import equal_vms as unpinned_vms
-from kvmgym.stats import paired_gain
+from kvmgym.stats import Interval, paired_gain
 from kvmgym.validate.lab import MS, US, Lab, S, equal_vms, loop
-from kvmgym.validate.rows import LEVEL, Row, banded, bounded
+from kvmgym.validate.rows import LEVEL, Row, banded, bounded, documented
 
 BASELINE = "legacy"
 GAIN = 0.005
+SHARE = 0.01
 KERNEL_POLICIES = tuple(policy.name for policy in POLICIES if policy.year != "-")
+
+
+# Why a policy is unfair in V11, by policy and number of VMs. Whoever comes to be fair within half of SHARE is removed.
+MISFITS: Mapping[tuple[str, int], str] = MappingProxyType({})
 
 
 def controls() -> tuple[tuple[str, Scenario], ...]:
@@ -29,7 +40,8 @@ def controls() -> tuple[tuple[str, Scenario], ...]:
 
 
 def check_controls(lab: Lab) -> list[Row]:
-    """V10: gain over legacy, paired by seed, where nobody waits for a pCPU or nobody spins."""
+    """V10: gain over legacy, paired by seed, where nobody waits for a pCPU or nobody spins; a row a control, with the
+    policy whose interval reaches farthest from 0."""
     rows = []
     for name, scenario in lab.each(controls()):
         rates = {}
@@ -39,14 +51,19 @@ def check_controls(lab: Lab) -> list[Row]:
                 policy,
                 lambda result: result.ops_per_s,
                 worlds=lab.pick(8, 4),
-                duration_ns=lab.pick(1000 * MS, 200 * MS),
+                duration_ns=lab.pick(300 * MS, 50 * MS),
                 warmup_ns=50 * MS,
             )
-        for policy, found in rates.items():
-            if policy != BASELINE:
-                gain = paired_gain(found, rates[BASELINE], LEVEL)
-                rows.append(banded(f"gain of {policy}, {name}", 0.0, gain, -GAIN, GAIN, "interval within ±0.5 %"))
+        base = rates.pop(BASELINE)
+        rows.append(farthest(name, {policy: paired_gain(found, base, LEVEL) for policy, found in rates.items()}))
     return rows
+
+
+def farthest(name: str, gains: dict[str, Interval]) -> Row:
+    """The row of the policy whose interval reaches farthest from 0; all of them lie in the band if it does."""
+    policy, gain = max(gains.items(), key=lambda item: abs(item[1].mean) + item[1].half_width)
+    what = f"gain, {name}, farthest of {len(gains)} policies ({policy})"
+    return banded(what, 0.0, gain, -GAIN, GAIN, "interval within ±0.5 %")
 
 
 def contenders(vms: int, pcpus: int) -> Scenario:
@@ -57,16 +74,23 @@ def contenders(vms: int, pcpus: int) -> Scenario:
     return equal_vms("contenders", Host(pcpus=pcpus, start="random"), program, vms, (LockSpec("lock", kind="fifo"),))
 
 
-def check_fairness(lab: Lab) -> list[Row]:
+def check_fairness(lab: Lab, misfits: Mapping[tuple[str, int], str] = MISFITS) -> list[Row]:
     """V11: each VM's share of the pCPUs over 10 s; the row shows the share that is farthest from 1/k."""
     rows = []
-    pcpus = lab.pick(16, 4)
+    pcpus = lab.pick(8, 4)
     for vms in lab.each((2, 3, 4)):
         for policy in lab.each(KERNEL_POLICIES):
-            shares = lab.worlds(contenders(vms, pcpus), policy, _shares, worlds=2, duration_ns=10 * S)
+            scenario = contenders(vms, pcpus)
+            shares = lab.worlds(scenario, policy, _shares, worlds=lab.pick(2, 1), duration_ns=lab.pick(10 * S, 5 * S))
             worst = max((share for world in shares for share in world), key=lambda share: abs(share - 1 / vms))
-            rows.append(bounded(f"share of a VM, k={vms}, {policy}", 1 / vms, worst, 0.01))
+            rows.append(fair_share(policy, vms, worst, misfits.get((policy, vms), "")))
     return rows
+
+
+def fair_share(policy: str, vms: int, worst: float, cause: str) -> Row:
+    """The row of a policy's worst share."""
+    row = bounded(f"share of a VM, k={vms}, {policy}", 1 / vms, worst, SHARE)
+    return documented(row, cause, clear=abs(worst * vms - 1) <= SHARE / 2)
 
 
 def _shares(result: Result) -> list[float]:

@@ -24,7 +24,7 @@ from kvmgym.params import (
     Vm,
     Workload,
 )
-from kvmgym.policies import POLICIES, as_policy
+from kvmgym.policies import POLICIES
 from kvmgym.simulate import advance, simulate, simulate_batch
 from kvmgym.validate.conservation import SPIN_LOCKS, everything
 from kvmgym.validate.lab import MS, US, Lab
@@ -105,7 +105,7 @@ def _read(lab: Lab, scenario: Scenario, policy: str, factor: int = 1) -> list[Re
         scenario,
         policy,
         lambda result: result,
-        worlds=lab.pick(8, 2),
+        worlds=lab.pick(4, 1),
         duration_ns=lab.pick(200 * MS, 50 * MS) * factor,
         warmup_ns=10 * MS * factor,
     )
@@ -160,12 +160,13 @@ def _scaled(lab: Lab) -> list[Row]:
 def _again(lab: Lab) -> list[Row]:
     scenario, rows = everything(start="random"), 0
     differing = 0
-    blueprint = Blueprint(scenario, trace_rows=lab.pick(500_000, 50_000))
     for policy in POLICIES:
+        blueprint = Blueprint(policy.prepare(scenario), trace_rows=lab.pick(500_000, 50_000))
         traces = []
         for row in (blueprint.worlds([5])[0], blueprint.worlds([5])[0]):
-            advance(blueprint, row, lab.pick(200 * MS, 20 * MS), as_policy(policy))
             world = view(row, blueprint.static)
+            policy.install(world)
+            advance(blueprint, row, lab.pick(200 * MS, 20 * MS), policy)
             traces.append(world.trace[: int(world.host[0]["trace_len"])].copy())
         rows += len(traces[0])
         length = max(map(len, traces))

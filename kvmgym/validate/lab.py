@@ -9,6 +9,7 @@ from typing import TypeVar
 from kvmgym.metrics import Result
 from kvmgym.params import Costs, Host, Phase, Ple, Repeat, Role, Scenario, Vm, Workload
 from kvmgym.params.workload import LockSpec
+from kvmgym.policies import as_policy
 from kvmgym.simulate import simulate_batch
 from kvmgym.world import Blueprint
 
@@ -59,8 +60,8 @@ class Lab:
         duration_ns: int,
         warmup_ns: int = 0,
     ) -> list[T]:
-        """`read` of the result of each world, seeds 0, 1, 2, …"""
-        blueprint, found = Blueprint(scenario), []
+        """`read` of the result of each world, seeds 0, 1, 2, …, with what belongs to the policy switched on."""
+        blueprint, found = Blueprint(as_policy(policy).prepare(scenario)), []
         for first in range(0, worlds, CHUNK):
             self._report(first / worlds)
             seeds = range(first, min(first + CHUNK, worlds))

@@ -12,10 +12,25 @@ import numpy as np
 
 from kvmgym.params import Workload
 from kvmgym.params.errors import check, lookup
-from kvmgym.workloads import compute, dbench, dedup, ebizzy, kernbench, micro, vips
+from kvmgym.workloads import (
+    compute,
+    dbench,
+    dedup,
+    ebizzy,
+    exim,
+    hackbench,
+    kernbench,
+    memclone,
+    micro,
+    pbzip2,
+    psearchy,
+    streamcluster,
+    swaptions,
+    vips,
+)
 from kvmgym.workloads.profile import RANDOM, Family, Profile
 
-__all__ = ["BY_NAME", "FAMILIES", "RANDOM", "WORKLOADS", "Family", "Profile", "randomised"]
+__all__ = ["BY_NAME", "FAMILIES", "RANDOM", "WORKLOADS", "Family", "Profile", "guest_tasks", "randomised"]
 
 FAMILIES: tuple[Family, ...] = (
     dbench.FAMILY,
@@ -23,6 +38,13 @@ FAMILIES: tuple[Family, ...] = (
     vips.FAMILY,
     kernbench.FAMILY,
     ebizzy.FAMILY,
+    hackbench.FAMILY,
+    pbzip2.FAMILY,
+    exim.FAMILY,
+    memclone.FAMILY,
+    psearchy.FAMILY,
+    streamcluster.FAMILY,
+    swaptions.FAMILY,
     compute.FAMILY,
     dedup.SMALL,
 )
@@ -32,9 +54,23 @@ WORKLOADS: tuple[Workload, ...] = (
     micro.HOTLOCK,
     micro.SHOOTDOWNS,
     micro.PINGPONG,
+    micro.SERVER,
 )
 
 BY_NAME: Mapping[str, Workload] = MappingProxyType({workload.name: workload for workload in WORKLOADS})
+
+
+def guest_tasks(workload: Workload, vcpus: int) -> int | None:
+    """Vm.tasks for a VM of that many vCPUs that runs a profile, randomised or not; None: one task a vCPU.
+
+    >>> guest_tasks(BY_NAME["hackbench"], 16), guest_tasks(BY_NAME["dedup"], 16)
+    (40, None)
+    """
+    for family in FAMILIES:
+        mine = workload.name == family.profile.name or workload.name.startswith(f"{family.profile.name}-")
+        if mine and family.tasks > vcpus:
+            return family.tasks
+    return None
 
 
 def randomised(

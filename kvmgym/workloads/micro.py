@@ -5,6 +5,7 @@ round trip of the item.
 """
 
 from kvmgym.params import (
+    Block,
     Compute,
     Dist,
     Get,
@@ -43,5 +44,12 @@ PINGPONG = Workload(
         Role("pong", (Get("to"), Compute(Dist.exponential(20_000)), Put("fro"))),
     ),
     queues=(QueueSpec("to", 64), QueueSpec("fro", 64)),
+    marks="A",
+)
+SERVER = Workload(
+    "server",
+    "requests of 50 µs, half in the kernel, and a halt of 150 µs after each",
+    (Role("main", (Compute(Dist.exponential(50_000), kernel_share=0.5), Block(Dist.exponential(150_000)), Ops())),),
+    progress="requests",
     marks="A",
 )

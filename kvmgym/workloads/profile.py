@@ -7,11 +7,13 @@ program repeats one cycle, a stretch of compute (the gap) and then at most one e
     gap    = (1 - time in holds, sends and interrupt handlers) / cycles    mean, exponential
 
 so that the rates hold whatever they are (randomised ones too), and a cycle takes 1 / cycles of useful time. Halts are
-those of Block phases; a wait at a queue or for a user lock halts a vCPU as well and comes on top. Time in sends and
-handlers is reckoned for VCPUS vCPUs that are all busy, at the default costs; other VMs are off by a few percent.
+those of Block phases; a wait at a queue or for a user lock halts a vCPU as well and comes on top (but see
+barrier_halts). Time in sends and handlers is reckoned for VCPUS vCPUs that are all busy, at the default costs; other
+VMs are off by a few percent.
 
 Bursts: the gaps of a vCPU are short and long by turns, a factor of 4, each for 20 ms on average (A). A stage that has
-one vCPU does not burst: it would throttle all others for the length of a slow turn.
+one vCPU does not burst, nor does a program that waits at a barrier: one vCPU would throttle all others for the length
+of its slow turn.
 Left out: dependence between events, and any difference between the vCPUs of a VM but their place in a pipeline.
 """
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from math import exp
 from typing import Any
 
 from kvmgym.params import (
@@ -57,9 +60,11 @@ class Profile:
     hold, TAIL of them long instead. user_lock_ops: mutexes taken in user mode, over `user_locks`, so many that they
     are seldom contended; user_hold_ns: exponential hold. shootdowns: synchronous IPIs to shootdown_targets ("busy"
     when threads that idle are spared); shootdown_locked: a hot lock is held across each, so lock_ops includes
-    them. kicks: reschedule IPIs. halts: waits for a device or timer, exponential halt_mean_ns. quantum_ns: longest
-    mean cycle. progress: what an operation is called. marks: V read, D derived, R recalled, A assumed, by field.
-    Errors: ValueError for locked shootdowns above lock_ops and for events that leave no time for compute.
+    them. kicks: reschedule IPIs. halts: waits for a device or timer, exponential halt_mean_ns; barrier_halts: they are
+    waits at a barrier that the workload's programs bring, each ended by one of the kicks. quantum_ns: longest mean
+    cycle (short against a burst). progress: what an operation is called. marks: V read, D derived, R recalled, A
+    assumed, by field. Errors: ValueError for locked shootdowns above lock_ops, barrier halts above kicks, and events
+    that leave no time for compute.
     """
 
     name: str
@@ -79,12 +84,15 @@ class Profile:
     kicks: float = 0.0
     halts: float = 0.0
     halt_mean_ns: float = 0.0
-    quantum_ns: int = 1_000_000
+    barrier_halts: bool = False
+    quantum_ns: float = 1_000_000
     marks: str = ""
 
     def __post_init__(self) -> None:
         if self.shootdown_locked:
             check(self.shootdowns <= self.lock_ops, "Profile.shootdowns", self.shootdowns, "lock_ops or less")
+        if self.barrier_halts:
+            check(self.halts <= self.kicks, "Profile.halts", self.halts, "kicks or less")
         spent = self.kernel_spent + self.user_spent
         check(
             spent < 1,
@@ -117,9 +125,14 @@ class Profile:
         return 1e-9 * (
             self.lock_ops * self.hold.mean_ns
             + self.shootdowns * others * (costs.broadcast_physical_ns + costs.irq_handler_ns)
-            + self.kicks * (costs.ipi_ns + costs.irq_handler_ns)
+            + self.plain_kicks * (costs.ipi_ns + costs.irq_handler_ns)
             + self.halts * costs.irq_handler_ns
         )
+
+    @property
+    def plain_kicks(self) -> float:
+        """The kicks but those that end a wait at a barrier, whose cost is the host's."""
+        return self.kicks - self.halts if self.barrier_halts else self.kicks
 
     @property
     def user_spent(self) -> float:
@@ -136,15 +149,20 @@ class Profile:
         """Mean useful time of a cycle, events included."""
         return 1e9 / self.cycles
 
-    def gap(self, bursty: bool = True) -> Compute:
-        """The compute of a cycle, in ring 0 as often as kernel_share leaves to it."""
+    def gap(self, bursty: bool = True, sigma: float | None = None) -> Compute:
+        """The compute of a cycle, in ring 0 as often as kernel_share leaves to it: exponential, or with a sigma
+        lognormal."""
         free = 1 - self.kernel_spent - self.user_spent
         share = (self.rates.kernel_share - self.kernel_spent) / free
-        return Compute(Dist.exponential(free * self.cycle_ns), kernel_share=min(share, 1.0), bursty=bursty)
+        mean_ns = free * self.cycle_ns
+        dist = Dist.exponential(mean_ns)
+        if sigma is not None:
+            dist = Dist.lognormal(mean_ns * exp(-(sigma**2) / 2), sigma)
+        return Compute(dist, kernel_share=min(share, 1.0), bursty=bursty)
 
-    def cycle(self, bursty: bool = True) -> tuple[Phase, ...]:
+    def cycle(self, bursty: bool = True, sigma: float | None = None) -> tuple[Phase, ...]:
         """The gap and one event; without any events the gap alone."""
-        gap = self.gap(bursty)
+        gap = self.gap(bursty, sigma)
         if not self._events:
             return (gap,)
         rest = self.cycles - sum(weight for weight, _ in self._events)
@@ -166,8 +184,8 @@ class Profile:
             (plain, (enter, hold, leave)),
             (self.user_lock_ops, user),
             (self.shootdowns, shootdown),
-            (self.kicks, (Kick(),)),
-            (self.halts, (Block(Dist.exponential(self.halt_mean_ns)),)),
+            (self.plain_kicks, (Kick(),)),
+            (0.0 if self.barrier_halts else self.halts, (Block(Dist.exponential(self.halt_mean_ns)),)),
         )
         return tuple(event for event in events if event[0] > 0)
 
@@ -195,7 +213,8 @@ class Profile:
     def multiplied(self, factors: Mapping[str, float], label: str) -> Profile:
         """The profile with fields of RANDOM multiplied, named `<name>-<label>`.
 
-        Locked shootdowns are at most lock_ops. Errors: ValueError for a field that is not in RANDOM.
+        Locked shootdowns are at most lock_ops, kicks at least the barrier's halts. Errors: ValueError for a field that
+        is not in RANDOM.
         """
         for name in factors:
             check(name in RANDOM, "factors", name, f"one of {', '.join(RANDOM)}")
@@ -205,15 +224,21 @@ class Profile:
         if self.shootdown_locked:
             lock_ops = found.get("lock_ops", self.lock_ops)
             found["shootdowns"] = min(found.get("shootdowns", self.shootdowns), lock_ops)
+        if self.barrier_halts:
+            found["kicks"] = max(found.get("kicks", self.kicks), found.get("halts", self.halts))
         return replace(self, name=f"{self.name}-{label}", **found)
 
 
 @dataclass(frozen=True)
 class Family:
-    """A profile, and how its cycle becomes a workload: `build` takes the profile or a randomised one."""
+    """A profile, and how its cycle becomes a workload: `build` takes the profile or a randomised one.
+
+    tasks: guest tasks of a VM that has fewer vCPUs than that; 0: one task a vCPU.
+    """
 
     profile: Profile
     build: Callable[[Profile], Workload]
+    tasks: int = 0
 
     @property
     def workload(self) -> Workload:

@@ -1,0 +1,41 @@
+"""A text picture of a decision: what runs on each pCPU, who waits there, and the spinner's vCPUs."""
+
+from __future__ import annotations
+
+from kvmgym import stepping
+from kvmgym.core import layout
+from kvmgym.core.memory import view
+from kvmgym.worlds import Worlds
+
+
+def picture(worlds: Worlds, place: int) -> str:
+    """Row `place` as text: a line a pCPU (the vCPU on it, then those that wait; `*` the spinner, `~` spinning, `!`
+    holds a spin lock), and what may be chosen."""
+    blueprint = worlds.blueprints[place]
+    if blueprint is None:
+        return "no episode yet"
+    world, row = view(worlds.states[place], worlds.statics[place]), worlds.rows[place]
+    spinner = -1
+    if row[stepping.AT] == layout.AT_DECISION:
+        spinner = blueprint.firsts[int(row[stepping.VM])] + int(row[stepping.ME])
+    lines = [f"{blueprint.scenario.name} at {row[stepping.NOW_NS] / 1e6:.3f} ms"]
+    for p in range(blueprint.pcpus):
+        here = [v for v in range(blueprint.vcpus) if world.vcpu[v]["pcpu"] == p]
+        on = int(world.pcpu[p]["curr"])
+        waiting = [v for v in here if v != on and world.vcpu[v]["state"] == layout.READY]
+        names = [_name(worlds, place, v, spinner) for v in waiting]
+        lines.append(f"p{p:<3} {_name(worlds, place, on, spinner) if on >= 0 else 'idle':<10} | {' '.join(names)}")
+    if spinner >= 0:
+        allowed = [str(i) for i in range(worlds.max_vcpus) if worlds.masks[place, i]]
+        vm = blueprint.vms[int(row[stepping.VM])].name
+        lines.append(f"{vm}: vCPU {row[stepping.ME]} spins; it may yield to {', '.join(allowed) or 'nobody'}")
+    return "\n".join(lines)
+
+
+def _name(worlds: Worlds, place: int, v: int, spinner: int) -> str:
+    blueprint = worlds.blueprints[place]
+    assert blueprint is not None
+    vcpu = view(worlds.states[place], worlds.statics[place]).vcpu[v]
+    spins = layout.ACT_SEND < vcpu["act"] < layout.ACT_HALT
+    marks = ("*" if v == spinner else "~" if spins else "") + ("!" if vcpu["holds"] > 0 else "")
+    return f"{blueprint.vms[vcpu['vm']].name}.{vcpu['idx']}{marks}"

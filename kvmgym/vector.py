@@ -1,0 +1,285 @@
+"""The native vector environment: E worlds stepped by compiled code, observations written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from kvmgym import spaces, stepping
+from kvmgym.core import layout
+from kvmgym.params.errors import MAX_NS, check, integer
+from kvmgym.policies import Policy, PolicyFunction
+from kvmgym.reward import TERMS
+from kvmgym.worlds import Source, Worlds
+
+DURATION_NS = 20_000_000
+Arrays = dict[str, Any]
+
+
+class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
+    """E hosts side by side; see DirectedYieldEnv for what a step is, the spaces and the arguments.
+
+    Arguments of its own:
+        num_envs: E. A sequence of scenarios is dealt to the rows in turn; different scenarios share one padded shape.
+        autoreset_mode: "next_step" (Gymnasium's default: the step after an end ignores the action and returns the
+            reset's observation with reward 0), "same_step" (the end's observation in infos["final_obs"]) or
+            "disabled" (`reset(options={"reset_mask": bool [E]})`).
+        threads: rows are dealt to this many threads; results do not depend on it.
+        copy: False hands out the arrays that the next step overwrites.
+
+    Row i with seed s is bit for bit the single environment with seed s + i. Infos have constant keys, arrays of E with
+    `_key` masks; action_mask is int8 [E, V + 1], reward_terms a table of arrays.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        scenario: Source = "dedup-small",
+        *,
+        duration_ns: int = DURATION_NS,
+        observation: str = "flat",
+        reward: Mapping[str, float] | None = None,
+        max_vcpus: int | None = None,
+        controlled: Sequence[int] | None = None,
+        others: str | Policy | PolicyFunction = "legacy",
+        privileged: bool = False,
+        show_all: bool = False,
+        kernel_agent: bool = False,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        threads: int = 1,
+        copy: bool = True,
+        debug: bool = False,
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        check(observation in spaces.FORMS, "observation", observation, f"one of {', '.join(spaces.FORMS)}")
+        check(render_mode in (None, "ansi"), "render_mode", render_mode, "None or 'ansi'")
+        self.num_envs = integer("num_envs", num_envs, 1, 10**6)
+        self.worlds = Worlds(
+            self.num_envs,
+            scenario,
+            duration_ns=integer("duration_ns", duration_ns, 1, MAX_NS),
+            max_vcpus=max_vcpus,
+            reward=None if reward is None else dict(reward),
+            controlled=controlled,
+            others=others,
+            privileged=privileged,
+            show_all=show_all,
+            kernel_agent=kernel_agent,
+            threads=integer("threads", threads, 1, 1024),
+        )
+        self.form, self.copy, self.debug, self.render_mode = observation, copy, debug, render_mode
+        self.kernel_agent = kernel_agent
+        self.max_episode_steps = max_episode_steps
+        self.autoreset_mode = _mode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        vcpus = self.worlds.max_vcpus
+        self.single_observation_space = spaces.observation_space(observation, vcpus, privileged)
+        self.single_action_space = gym.spaces.Discrete(vcpus + 1)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        self._begun = np.zeros(self.num_envs, np.bool_)
+        self._steps = np.zeros(self.num_envs, np.int64)
+        self._never = np.zeros(self.num_envs, np.bool_)
+        self._every = np.ones(self.num_envs, np.bool_)
+        self._actions = np.zeros(self.num_envs, np.int64)
+
+    # --- Gymnasium ----------------------------------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, Arrays]:
+        """Begin new episodes. seed: row i gets seed + i, or seed[i]. options: "reset_mask", bool [E], which rows;
+        "scenario", a Scenario for all of them. Errors: ValueError for a mask of another shape."""
+        options = options or {}
+        mask = self._every if "reset_mask" not in options else np.asarray(options["reset_mask"])
+        right = mask.shape == (self.num_envs,) and mask.dtype == np.bool_ and bool(mask.any())
+        check(right, 'options["reset_mask"]', mask, f"bool [{self.num_envs}] with at least one True")
+        if seed is not None:
+            seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
+            check(len(seeds) == self.num_envs, "seed", seed, f"a number or {self.num_envs} of them")
+            self.worlds.seed(seeds)
+            self._np_random_seed = int(seeds[0] or 0)
+        for place in np.flatnonzero(mask):
+            self._begin(int(place), options.get("scenario"))
+        return self._observations(), self._infos()
+
+    def step(
+        self, actions: npt.ArrayLike
+    ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], Arrays]:
+        """One attempt in every row; actions: [E], 0 to V - 1 a target, V "no yield"."""
+        chosen = np.asarray(actions, dtype=np.int64)
+        if not self._begun.all():
+            raise gym.error.ResetNeeded("call reset before step")
+        if self.debug:
+            self._check_actions(chosen)
+        waits = self._ended.any()
+        if not waits:
+            ended = self.worlds.step(chosen)
+        elif self.autoreset_mode == AutoresetMode.DISABLED:
+            raise gym.error.ResetNeeded(f"rows {np.flatnonzero(self._ended).tolist()} have ended: reset them first")
+        else:
+            return self._step_and_reset(chosen)  # type: ignore[no-any-return]
+        rewards = self.worlds.gains[:, 0].copy() if self.copy else self.worlds.gains[:, 0]
+        self._steps += 1
+        if not ended and self.max_episode_steps is None:
+            return self._observations(), rewards, self._never.copy(), self._never.copy(), self._infos()
+        truncated = self._find_ended()
+        infos = self._infos()
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and truncated.any():
+            rewards = rewards.copy()
+            infos = self._reset_in_same_step(truncated, infos)
+        else:
+            self._ended = truncated
+        return self._observations(), rewards, self._never.copy(), truncated.copy(), infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Stop the threads."""
+        self.worlds.close()
+
+    def render(self) -> tuple[str, ...] | None:
+        """A text picture of each row's decision, with render_mode "ansi"."""
+        if self.render_mode is None:
+            return None
+        from kvmgym.render import picture
+
+        return tuple(picture(self.worlds, place) for place in range(self.num_envs))
+
+    # --- beyond Gymnasium -----------------------------------------------------------------------------------------
+
+    def action_masks(self) -> npt.NDArray[np.bool_]:
+        """What may be chosen now, bool [E, V + 1]: "no yield" always, a target when a yield to it can be attempted."""
+        return self.worlds.masks.copy()
+
+    def sample_actions(self, generator: np.random.Generator | None = None) -> npt.NDArray[np.int64]:
+        """An action for each row, all allowed ones alike, int64 [E]."""
+        chance = (generator or self.np_random).random(self.worlds.masks.shape)
+        chosen: npt.NDArray[np.int64] = np.argmax(chance * self.worlds.masks, axis=1)
+        return chosen
+
+    def ask(self, policy: Policy) -> npt.NDArray[np.int64]:
+        """What a policy of the kernel answers in each row's open exit, int64 [E], with its side effects on KVM's state
+        (needs `kernel_agent=True`, without which exits may be passed over that the policy would see)."""
+        check(self.kernel_agent, "kernel_agent", False, "True for an environment that a kernel policy acts in")
+        self.worlds.ask(policy, self._actions)
+        return self._actions.copy()
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that decides what comes next, random state included."""
+        own = {"ended": self._ended.copy(), "begun": self._begun.copy(), "steps": self._steps.copy()}
+        return {**self.worlds.snapshot(), **own}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to a snapshot of this environment, or of one with the same arguments."""
+        self.worlds.restore(saved)
+        self._ended, self._begun, self._steps = (saved[name].copy() for name in ("ended", "begun", "steps"))
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _begin(self, place: int, scenario: Any = None) -> None:
+        """A new episode; one without a single decision is begun anew, because an episode needs a first step."""
+        for _ in range(100):
+            self.worlds.reset(place, scenario)
+            if self.worlds.rows[place, stepping.AT] == layout.AT_DECISION:
+                break
+        else:
+            name = self.worlds.blueprints[place]
+            text = "?" if name is None else name.scenario.name
+            check(False, "scenario", text, "one in which a vCPU of a controlled VM spins within duration_ns")
+        self._begun[place], self._ended[place], self._steps[place] = True, False, 0
+
+    def _find_ended(self) -> npt.NDArray[np.bool_]:
+        ended: npt.NDArray[np.bool_] = self.worlds.rows[:, stepping.AT] != layout.AT_DECISION
+        if self.max_episode_steps is not None:
+            ended |= self._steps >= self.max_episode_steps
+        return ended
+
+    def _step_and_reset(self, chosen: npt.NDArray[np.int64]) -> Any:
+        """NEXT_STEP: rows that ended before begin anew, the others step."""
+        fresh = self._ended.copy()
+        others = np.flatnonzero(~fresh)
+        if len(others):
+            self.worlds.step(chosen, others)
+        self._steps[others] += 1
+        truncated = self._find_ended() & ~fresh
+        for place in np.flatnonzero(fresh):
+            self._begin(int(place))
+        self._ended = truncated
+        rewards = np.where(fresh, 0.0, self.worlds.gains[:, 0])
+        return self._observations(), rewards, self._never.copy(), truncated.copy(), self._infos()
+
+    def _reset_in_same_step(self, ended: npt.NDArray[np.bool_], infos: Arrays) -> Arrays:
+        """SAME_STEP: the last observation and infos of ended rows are kept, then the rows begin anew."""
+        last = self._observations(copy=True)
+        final = np.full(self.num_envs, None, dtype=object)
+        for place in np.flatnonzero(ended):
+            final[place] = _row(last, int(place))
+        before = {key: value for key, value in infos.items() if not key.startswith("_")}
+        for place in np.flatnonzero(ended):
+            self._begin(int(place))
+        return {
+            **self._infos(),
+            "final_obs": final,
+            "_final_obs": ended.copy(),
+            "final_info": {**before, **{f"_{key}": ended.copy() for key in before}},
+            "_final_info": ended.copy(),
+            "episode_terms": before["reward_terms"],
+            "_episode_terms": ended.copy(),
+        }
+
+    def _observations(self, copy: bool | None = None) -> Any:
+        flat = self.worlds.flat
+        wanted = self.copy if copy is None else copy
+        return spaces.shaped(
+            self.form, flat.copy() if wanted and self.form != "matrix" else flat, self.worlds.max_vcpus
+        )
+
+    def _infos(self) -> Arrays:
+        rows, masks = self.worlds.rows, self.worlds.masks
+        found: Arrays = {
+            "action_mask": masks.astype(np.int8),
+            "elapsed_ns": rows[:, stepping.ELAPSED_NS].copy(),
+            "now_ns": rows[:, stepping.NOW_NS].copy(),
+            "vm": rows[:, stepping.VM].copy(),
+            "me": rows[:, stepping.ME].copy(),
+            "attempt": rows[:, stepping.ATTEMPT].copy(),
+            "result": rows[:, stepping.RESULT].copy(),
+            "ops": rows[:, stepping.OPS].copy(),
+        }
+        gains = self.worlds.gains
+        terms = {term.name: gains[:, 1 + place].copy() for place, term in enumerate(TERMS)}
+        found["reward_terms"] = {**terms, **{f"_{name}": self._every for name in terms}}
+        return {**found, **{f"_{key}": self._every for key in found}}
+
+    def _check_actions(self, chosen: npt.NDArray[np.int64]) -> None:
+        """In debug mode a masked action is an error."""
+        check(chosen.shape == (self.num_envs,), "actions", chosen.shape, f"of shape ({self.num_envs},)")
+        for place in np.flatnonzero(~self._ended):
+            action = int(chosen[place])
+            right = 0 <= action <= self.worlds.max_vcpus and bool(self.worlds.masks[place, action])
+            allowed = np.flatnonzero(self.worlds.masks[place]).tolist()
+            check(right or self.kernel_agent, f"actions[{place}]", action, f"one of {allowed} (the action mask)")
+
+
+def _mode(mode: str | AutoresetMode) -> AutoresetMode:
+    names = {found.name.lower(): found for found in AutoresetMode}
+    if isinstance(mode, AutoresetMode):
+        return mode
+    check(mode in names, "autoreset_mode", mode, f"one of {', '.join(names)}")
+    return names[mode]
+
+
+def _row(observations: Any, place: int) -> Any:
+    if isinstance(observations, dict):
+        return {key: value[place] for key, value in observations.items()}
+    return observations[place]

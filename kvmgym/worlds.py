@@ -1,0 +1,250 @@
+"""The rows behind an environment: many worlds of any scenarios in one buffer, stepped by the compiled functions.
+
+Knows no Gymnasium: kvmgym.vector and kvmgym.env put its spaces, auto-reset and infos on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from kvmgym import reward as rewards
+from kvmgym import stepping
+from kvmgym.core import layout
+from kvmgym.core.memory import view
+from kvmgym.params import Scenario
+from kvmgym.params.errors import check, lookup
+from kvmgym.policies import Policy, PolicyFunction, as_policy
+from kvmgym.scenarios import BY_NAME as SCENARIOS
+from kvmgym.simulate import DeadlockError, explain_deadlock
+from kvmgym.spaces import number_of_flat
+from kvmgym.workloads import BY_NAME as WORKLOADS
+from kvmgym.world import Blueprint
+
+Sampler: TypeAlias = Callable[[np.random.Generator], Scenario]
+Source: TypeAlias = "str | Scenario | Sampler | Sequence[str | Scenario | Sampler]"
+_KNOWN = 64  # blueprints of fixed scenarios that are kept
+
+
+def one_source(source: object) -> Scenario | Sampler:
+    """A scenario from a name or a TOML file, or what was given. Errors: ValueError for anything else."""
+    if isinstance(source, str):
+        if source.endswith(".toml"):
+            return Scenario.from_toml(Path(source), WORKLOADS)
+        lookup("", "scenario", source, SCENARIOS)
+        return SCENARIOS[source]
+    right = isinstance(source, Scenario) or callable(source)
+    check(right, "scenario", source, "a name (kvmgym list scenarios), a .toml file, a Scenario, or a sampler of them")
+    return source  # type: ignore[return-value]
+
+
+def all_sources(source: Source) -> tuple[Scenario | Sampler, ...]:
+    """The scenarios that the rows take in turn."""
+    if isinstance(source, (list, tuple)):
+        check(len(source) > 0, "scenario", source, "at least one scenario")
+        return tuple(one_source(item) for item in source)
+    return (one_source(source),)
+
+
+class Worlds:
+    """E worlds. Arrays are written in place by `step`:
+
+    masks: bool [E, V + 1]. flat: float32 [E, numbers]. rows: int64 [E, columns of kvmgym.stepping]. gains: float64
+    [E, 1 + K], the reward and its weighted terms. generators: one a row; a row's scenario and world come from it alone.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        source: Source,
+        *,
+        duration_ns: int,
+        max_vcpus: int | None = None,
+        reward: dict[str, float] | None = None,
+        controlled: Sequence[int] | None = None,
+        others: str | Policy | PolicyFunction = "legacy",
+        privileged: bool = False,
+        show_all: bool = False,
+        kernel_agent: bool = False,
+        threads: int = 1,
+    ) -> None:
+        self.sources = all_sources(source)
+        self.number = number
+        self.duration_ns = duration_ns
+        self.controlled = None if controlled is None else tuple(controlled)
+        self.others = as_policy(others)
+        self.weights = rewards.weights(reward)
+        self.privileged = privileged
+        self.known: dict[Scenario, Blueprint] = {}
+        self.generators = [np.random.default_rng() for _ in range(number)]
+        self.blueprints: list[Blueprint | None] = [None] * number
+        fixed = [source for source in self.sources if isinstance(source, Scenario)]
+        widest = max((vm.vcpus for scenario in fixed for vm in scenario.vms), default=0)
+        given = max_vcpus if max_vcpus is not None else widest
+        check(given >= 1, "max_vcpus", max_vcpus, "the most vCPUs that a VM of the sampler's scenarios has")
+        check(given >= widest, "max_vcpus", given, f"at least {widest}, the vCPUs of the widest VM")
+        self.max_vcpus = given
+        self.masks = np.zeros((number, given + 1), np.bool_)
+        self.flat = np.zeros((number, number_of_flat(given, privileged)), np.float32)
+        self.gains = np.zeros((number, 1 + rewards.K))
+        self.rows = np.zeros((number, stepping.COLUMNS + 2 * (rewards.SUMS + 1)), np.int64)
+        self._options = np.array([int(show_all), int(kernel_agent), int(privileged)])
+        self.states = np.zeros((number, 0), np.uint8)
+        self.statics = np.zeros((number, 0), np.uint8)
+        self.everyone = np.arange(number)
+        self.pool = ThreadPoolExecutor(threads) if threads > 1 and number > 1 else None
+        self.parts = np.array_split(self.everyone, threads) if self.pool else []
+
+    def blueprint(self, scenario: Scenario) -> Blueprint:
+        """The blueprint of a scenario, kept for the scenarios that come back."""
+        if scenario not in self.known:
+            if len(self.known) >= _KNOWN:
+                self.known.pop(next(iter(self.known)))
+            self.known[scenario] = Blueprint(scenario)
+        return self.known[scenario]
+
+    def seed(self, seeds: Sequence[int | None]) -> None:
+        """Start the generator of each row anew; None leaves it."""
+        for place, seed in enumerate(seeds):
+            if seed is not None:
+                self.generators[place] = np.random.default_rng(np.random.SeedSequence(seed))
+
+    def _make_room(self, blueprint: Blueprint) -> None:
+        """Widen the buffers to a blueprint's rows."""
+        for name, wanted in (("states", blueprint.state.size), ("statics", blueprint.static.size)):
+            old = getattr(self, name)
+            if old.shape[1] < wanted:
+                wider = np.zeros((self.number, wanted), np.uint8)
+                wider[:, : old.shape[1]] = old
+                setattr(self, name, wider)
+        columns = stepping.COLUMNS + 2 * (rewards.SUMS + len(blueprint.vms))
+        if self.rows.shape[1] < columns:
+            rows = np.zeros((self.number, columns), np.int64)
+            rows[:, : self.rows.shape[1]] = self.rows
+            self.rows = rows
+
+    def _controls(self, scenario: Scenario) -> int:
+        """The controlled VMs as bits."""
+        every = range(len(scenario.vms))
+        chosen = every if self.controlled is None else self.controlled
+        for g in chosen:
+            check(g in every, "controlled", g, f"VM numbers from 0 to {len(scenario.vms) - 1} of {scenario.name}")
+        return sum(1 << g for g in chosen)
+
+    def reset(self, place: int, scenario: Scenario | None = None) -> None:
+        """A new episode in row `place`: scenario and seed from the row's generator."""
+        generator = self.generators[place]
+        source = self.sources[place % len(self.sources)] if scenario is None else scenario
+        chosen = source if isinstance(source, Scenario) else source(generator)
+        check(isinstance(chosen, Scenario), "scenario sampler", chosen, "a Scenario")
+        widest = max(vm.vcpus for vm in chosen.vms)
+        check(widest <= self.max_vcpus, "max_vcpus", self.max_vcpus, f"{widest} or more for scenario {chosen.name}")
+        check(len(chosen.vms) <= 62, "scenario vms", len(chosen.vms), "at most 62 VMs")
+        blueprint = self.blueprint(chosen)
+        self._make_room(blueprint)
+        self.blueprints[place] = blueprint
+        state = blueprint.worlds([int(generator.integers(2**62))])[0]
+        self.states[place, : state.size] = state
+        self.statics[place, : blueprint.static.size] = blueprint.static
+        row = self.rows[place]
+        row[:] = 0
+        row[stepping.UNTIL_NS] = self.duration_ns
+        row[stepping.CONTROLLED] = self._controls(chosen)
+        row[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
+        self.gains[place] = 0
+        stepping.begin_row(
+            self.states[place],
+            self.statics[place],
+            row,
+            self.others.engine_function,
+            self.masks[place],
+            self.flat[place],
+        )
+        self.look_for_deadlock(place)
+
+    def look_for_deadlock(self, place: int) -> None:
+        """DeadlockError when the guests of a row can never go on."""
+        if self.rows[place, stepping.AT] == layout.AT_DEADLOCK:
+            blueprint = self.blueprints[place]
+            assert blueprint is not None
+            raise DeadlockError(explain_deadlock(blueprint, view(self.states[place], self.statics[place])))
+
+    def step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64] | None = None) -> int:
+        """Answer the open exits of the rows (of those in `which`) and run to the next; returns how many have ended."""
+        if which is None and self.pool is not None:
+            ended = sum(self.pool.map(lambda part: self._step(actions, part), self.parts))
+        else:
+            ended = self._step(actions, self.everyone if which is None else which)
+        if ended:
+            for place in range(self.number):
+                self.look_for_deadlock(place)
+        return ended
+
+    def _step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> int:
+        function = self.others.engine_function
+        ended: int = stepping.step_rows(
+            which,
+            self.states,
+            self.statics,
+            actions,
+            function,
+            self.weights,
+            self.masks,
+            self.flat,
+            self.rows,
+            self.gains,
+        )
+        return ended
+
+    def ask(self, policy: Policy, actions: npt.NDArray[np.int64]) -> None:
+        """Write what a compiled policy answers in each row's open exit."""
+        shows = layout.SHOW_LAG * policy.needs_lag + layout.SHOW_GUEST * policy.privileged
+        weights = np.zeros(layout.WEIGHTS)
+        weights[: len(policy.weights)] = policy.weights
+        stepping.ask_rows(
+            self.everyone, self.states, self.statics, policy.engine_function, shows, weights, actions, self.max_vcpus
+        )
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that decides what comes next, with the random state."""
+        return {
+            "states": self.states.copy(),
+            "statics": self.statics.copy(),
+            "masks": self.masks.copy(),
+            "flat": self.flat.copy(),
+            "rows": self.rows.copy(),
+            "gains": self.gains.copy(),
+            "scenarios": [None if blueprint is None else blueprint.scenario for blueprint in self.blueprints],
+            "generators": [generator.bit_generator.state for generator in self.generators],
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go back to a snapshot of these worlds, or of others of the same shape."""
+        check(saved["flat"].shape == self.flat.shape, "snapshot", saved["flat"].shape, f"of shape {self.flat.shape}")
+        for name in ("states", "statics", "masks", "flat", "rows", "gains"):
+            setattr(self, name, saved[name].copy())
+        self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in saved["scenarios"]]
+        for generator, state in zip(self.generators, saved["generators"], strict=True):
+            generator.bit_generator.state = state
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Threads and compiled functions are made anew where it is unpickled."""
+        kept = dict(self.__dict__)
+        kept["pool"] = self.pool is not None
+        kept["known"], kept["blueprints"] = {}, [None if b is None else b.scenario for b in self.blueprints]
+        return kept
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__.update(kept)
+        self.pool = ThreadPoolExecutor(len(self.parts)) if kept["pool"] else None
+        self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in kept["blueprints"]]
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self.pool is not None:
+            self.pool.shutdown()

@@ -8,17 +8,53 @@ call.
 
 from __future__ import annotations
 
+from typing import Any
+
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
 from kvmgym import observation, reward
 from kvmgym.core import engine, hints
-from kvmgym.core.jit import face_jit
+from kvmgym.core.jit import disabled, face_jit
 from kvmgym.core.layout import AT_DECISION, NO, NONE, YES
 from kvmgym.core.memory import carve, span
+from kvmgym.policies import SIGNATURE
 
 # Columns of a row's whole numbers, int64 [E, COLUMNS + 2 * (reward.SUMS + VMs)]: set by the environment ...
 UNTIL_NS, CONTROLLED, SHOW_ALL, KEEP_ASKING, PRIVILEGED = range(5)
 # ... and told by a step: status (AT_*), the decision, the result of the last attempt (1, 0, -1; -2: none), time passed
 AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, COLUMNS = range(5, 15)
 NO_ATTEMPT = -2
+
+_PLAIN: dict[int, Any] = {}  # policies by address when nothing is compiled
+
+
+def address_of(policy: Any) -> int:
+    """Where a policy's machine code is. Handing out the number is quicker than the function: numba looks at each
+    argument of a call from Python, and at a function for 15 µs."""
+    function = policy.engine_function
+    if disabled():
+        _PLAIN[id(function)] = function
+        return id(function)
+    return int(function.__wrapper_address__())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _function_at_compiled(typing_context: Any, address: Any) -> Any:
+    """The first-class function at an address of `address_of`."""
+    kind = types.FunctionType(SIGNATURE)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = cgutils.create_struct_proxy(kind)(context, builder)
+        function.c_addr = builder.inttoptr(args[0], cgutils.voidptr_t)
+        function.py_addr = cgutils.get_null_value(cgutils.voidptr_t)
+        function.jit_addr = cgutils.get_null_value(cgutils.voidptr_t)
+        return function._getvalue()
+
+    return kind(types.int64), generate
+
+
+_function_at: Any = _PLAIN.__getitem__ if disabled() else _function_at_compiled
 
 
 @face_jit
@@ -80,11 +116,11 @@ def _tell(w, status, row, out):
 
 @face_jit
 def begin_row(state, static, row, others, mask, out):
-    """Run a booted world to its first decision."""
+    """Run a booted world to its first decision. others: the address of the policy of VMs that are not controlled."""
     w = carve(state, static)
     row[NOW_NS] = w.host[0].now_ns
     row[RESULT] = NO_ATTEMPT
-    status = _run_to_decision(w, row, others, mask)
+    status = _run_to_decision(w, row, _function_at(others), mask)
     reward.read_sums(w, row[COLUMNS:])
     _tell(w, status, row, out)
 
@@ -97,6 +133,7 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
     [K]. Written: masks bool [E, V + 1], outs float32 [E, numbers], rows int64 (see above), gains float64 [E, 1 + K]:
     the reward and its weighted terms. Rows are independent: threads may share the arrays with lists of their own."""
     ended = 0
+    policy = _function_at(others)
     for n in range(which.size):
         e = which[n]
         row = rows[e]
@@ -107,7 +144,7 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
             target = NONE
         engine.answer(w, target)
         row[RESULT] = ask.last_result if ask.attempt > row[ATTEMPT] else NO_ATTEMPT
-        status = _run_to_decision(w, row, others, masks[e])
+        status = _run_to_decision(w, row, policy, masks[e])
         sums = reward.SUMS + w.par[0].vms
         before, after = row[COLUMNS : COLUMNS + sums], row[COLUMNS + sums : COLUMNS + 2 * sums]
         reward.read_sums(w, after)
@@ -125,9 +162,10 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
 
 
 @face_jit
-def ask_rows(which, states, statics, policy, shows, weights, actions, none):
+def ask_rows(which, states, statics, address, shows, weights, actions, none):
     """What a compiled policy answers in the open exit of each listed row; `none` stands for "no yield". As in the
     engine the policy may write to its `ask` record and to dy_eligible."""
+    policy = _function_at(address)
     for n in range(which.size):
         e = which[n]
         w = carve(states[e], statics[e])
@@ -148,8 +186,9 @@ def ask_rows(which, states, statics, policy, shows, weights, actions, none):
 
 
 @face_jit
-def rollout_rows(which, states, statics, until_ns, policy):
+def rollout_rows(which, states, statics, until_ns, address):
     """What the environment is measured against: the engine alone, with a compiled policy."""
+    policy = _function_at(address)
     for n in range(which.size):
         e = which[n]
         engine.advance(carve(states[e], statics[e]), until_ns, policy, NO)

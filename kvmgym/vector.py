@@ -20,6 +20,8 @@ from kvmgym.worlds import Source, Worlds
 
 DURATION_NS = 20_000_000
 Arrays = dict[str, Any]
+Bools = npt.NDArray[np.bool_]
+Stepped = tuple[Any, npt.NDArray[np.float64], Bools, Bools, Arrays]  # what a step returns
 
 
 class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], npt.NDArray[Any]]):
@@ -93,6 +95,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         self._never = np.zeros(self.num_envs, np.bool_)
         self._every = np.ones(self.num_envs, np.bool_)
         self._actions = np.zeros(self.num_envs, np.int64)
+        self._look_at_buffers()
 
     # --- Gymnasium ----------------------------------------------------------------------------------------------------
 
@@ -112,35 +115,39 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
             self._np_random_seed = int(seeds[0] or 0)
         for place in np.flatnonzero(mask):
             self._begin(int(place), options.get("scenario"))
+        self._look_at_buffers()
         return self._observations(), self._infos()
 
-    def step(
-        self, actions: npt.ArrayLike
-    ) -> tuple[Any, npt.NDArray[np.float64], npt.NDArray[np.bool_], npt.NDArray[np.bool_], Arrays]:
+    def step(self, actions: npt.ArrayLike) -> Stepped:
         """One attempt in every row; actions: [E], 0 to V - 1 a target, V "no yield"."""
         chosen = np.asarray(actions, dtype=np.int64)
-        if not self._begun.all():
-            raise gym.error.ResetNeeded("call reset before step")
         if self.debug:
             self._check_actions(chosen)
-        waits = self._ended.any()
-        if not waits:
-            ended = self.worlds.step(chosen)
-        elif self.autoreset_mode == AutoresetMode.DISABLED:
-            raise gym.error.ResetNeeded(f"rows {np.flatnonzero(self._ended).tolist()} have ended: reset them first")
-        else:
-            return self._step_and_reset(chosen)  # type: ignore[no-any-return]
-        rewards = self.worlds.gains[:, 0].copy() if self.copy else self.worlds.gains[:, 0]
-        self._steps += 1
+        if not self._all_go_on:
+            if not self._begun.all():
+                raise gym.error.ResetNeeded("call reset before step")
+            if self.autoreset_mode == AutoresetMode.DISABLED:
+                raise gym.error.ResetNeeded(f"rows {np.flatnonzero(self._ended).tolist()} have ended: reset them first")
+            stepped: Stepped = self._step_and_reset(chosen)
+            return stepped
+        ended = self.worlds.step(chosen)
         if not ended and self.max_episode_steps is None:
-            return self._observations(), rewards, self._never.copy(), self._never.copy(), self._infos()
-        truncated = self._find_ended()
-        infos = self._infos()
+            if self.copy:
+                never = self._never
+                return self._observations(), self._rewards.copy(), never.copy(), never.copy(), self._infos()
+            seen = self._observations() if self.form == "matrix" else self._seen
+            return seen, self._rewards, self._never, self._never, self._live_infos
+        return self._after_an_end()
+
+    def _after_an_end(self) -> Stepped:
+        """What a step returns when some rows may have ended."""
+        self._steps += 1
+        truncated, rewards, infos = self._find_ended(), self._rewards.copy(), self._infos()
         if self.autoreset_mode == AutoresetMode.SAME_STEP and truncated.any():
-            rewards = rewards.copy()
             infos = self._reset_in_same_step(truncated, infos)
         else:
             self._ended = truncated
+            self._all_go_on = not truncated.any()
         return self._observations(), rewards, self._never.copy(), truncated.copy(), infos
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -183,8 +190,16 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         """Go back to a snapshot of this environment, or of one with the same arguments."""
         self.worlds.restore(saved)
         self._ended, self._begun, self._steps = (saved[name].copy() for name in ("ended", "begun", "steps"))
+        self._look_at_buffers()
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _look_at_buffers(self) -> None:
+        """Views of the buffers that steps hand out or copy, made anew when the buffers may have moved."""
+        self._all_go_on = bool(self._begun.all()) and not self._ended.any()
+        self._rewards: npt.NDArray[np.float64] = self.worlds.gains[:, 0]
+        self._live_infos = self._infos_of(self.worlds.rows, self.worlds.gains, self.worlds.masks.view(np.int8))
+        self._seen = spaces.shaped(self.form, self.worlds.flat, self.worlds.max_vcpus)
 
     def _begin(self, place: int, scenario: Any = None) -> None:
         """A new episode; one without a single decision is begun anew, because an episode needs a first step."""
@@ -215,6 +230,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         for place in np.flatnonzero(fresh):
             self._begin(int(place))
         self._ended = truncated
+        self._look_at_buffers()
         rewards = np.where(fresh, 0.0, self.worlds.gains[:, 0])
         return self._observations(), rewards, self._never.copy(), truncated.copy(), self._infos()
 
@@ -227,14 +243,13 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         before = {key: value for key, value in infos.items() if not key.startswith("_")}
         for place in np.flatnonzero(ended):
             self._begin(int(place))
+        self._look_at_buffers()
         return {
             **self._infos(),
             "final_obs": final,
             "_final_obs": ended.copy(),
             "final_info": {**before, **{f"_{key}": ended.copy() for key in before}},
             "_final_info": ended.copy(),
-            "episode_terms": before["reward_terms"],
-            "_episode_terms": ended.copy(),
         }
 
     def _observations(self, copy: bool | None = None) -> Any:
@@ -245,19 +260,23 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         )
 
     def _infos(self) -> Arrays:
-        rows, masks = self.worlds.rows, self.worlds.masks
+        """Infos of their own, which no later step changes."""
+        masks = self.worlds.masks.astype(np.int8)
+        return self._infos_of(self.worlds.rows.copy(), self.worlds.gains.copy(), masks)
+
+    def _infos_of(self, rows: Any, gains: Any, masks: Any) -> Arrays:
+        """Infos as views of these arrays."""
         found: Arrays = {
-            "action_mask": masks.astype(np.int8),
-            "elapsed_ns": rows[:, stepping.ELAPSED_NS].copy(),
-            "now_ns": rows[:, stepping.NOW_NS].copy(),
-            "vm": rows[:, stepping.VM].copy(),
-            "me": rows[:, stepping.ME].copy(),
-            "attempt": rows[:, stepping.ATTEMPT].copy(),
-            "result": rows[:, stepping.RESULT].copy(),
-            "ops": rows[:, stepping.OPS].copy(),
+            "action_mask": masks,
+            "elapsed_ns": rows[:, stepping.ELAPSED_NS],
+            "now_ns": rows[:, stepping.NOW_NS],
+            "vm": rows[:, stepping.VM],
+            "me": rows[:, stepping.ME],
+            "attempt": rows[:, stepping.ATTEMPT],
+            "result": rows[:, stepping.RESULT],
+            "ops": rows[:, stepping.OPS],
         }
-        gains = self.worlds.gains
-        terms = {term.name: gains[:, 1 + place].copy() for place, term in enumerate(TERMS)}
+        terms = {term.name: gains[:, 1 + place] for place, term in enumerate(TERMS)}
         found["reward_terms"] = {**terms, **{f"_{name}": self._every for name in terms}}
         return {**found, **{f"_{key}": self._every for key in found}}
 

@@ -78,6 +78,7 @@ class Worlds:
         self.duration_ns = duration_ns
         self.controlled = None if controlled is None else tuple(controlled)
         self.others = as_policy(others)
+        self.address = stepping.address_of(self.others)
         self.weights = rewards.weights(reward)
         self.privileged = privileged
         self.known: dict[Scenario, Blueprint] = {}
@@ -161,7 +162,7 @@ class Worlds:
             self.states[place],
             self.statics[place],
             row,
-            self.others.engine_function,
+            self.address,
             self.masks[place],
             self.flat[place],
         )
@@ -186,7 +187,7 @@ class Worlds:
         return ended
 
     def _step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> int:
-        function = self.others.engine_function
+        function = self.address
         ended: int = stepping.step_rows(
             which,
             self.states,
@@ -207,7 +208,14 @@ class Worlds:
         weights = np.zeros(layout.WEIGHTS)
         weights[: len(policy.weights)] = policy.weights
         stepping.ask_rows(
-            self.everyone, self.states, self.statics, policy.engine_function, shows, weights, actions, self.max_vcpus
+            self.everyone,
+            self.states,
+            self.statics,
+            stepping.address_of(policy),
+            shows,
+            weights,
+            actions,
+            self.max_vcpus,
         )
 
     def snapshot(self) -> dict[str, Any]:
@@ -241,6 +249,7 @@ class Worlds:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__dict__.update(kept)
+        self.address = stepping.address_of(self.others)
         self.pool = ThreadPoolExecutor(len(self.parts)) if kept["pool"] else None
         self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in kept["blueprints"]]
 

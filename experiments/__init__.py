@@ -1,0 +1,1 @@
+"""Questions put to the simulator, one folder each: README.md, sweep.py (simulates), analysis.py (writes report.md)."""

@@ -1,0 +1,1 @@
+"""Two numbers a profile fitted on one published point, frozen, and everything else predicted."""

@@ -1,0 +1,61 @@
+"""What the sweep leaves: rounded numbers, JSON that can be read and compared, and which code it came from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import kvmgym
+from kvmgym.compare import Cell, write_atomically
+from kvmgym.core.jit import CACHE_DIR
+
+
+def short(value: float) -> float:
+    """To 6 digits, so that the committed JSON stays small."""
+    return float(f"{value:.6g}")
+
+
+def percent(cell: Cell) -> dict[str, float]:
+    """A cell for JSON: gain and waste in per cent, rates a second."""
+    return {
+        "gain": short(100 * cell.gain.mean),
+        "half_width": short(100 * cell.gain.half_width),
+        "wasted": short(100 * cell.wasted_share),
+        "ops_per_s": short(cell.ops_per_s.mean),
+        "yields_ok_per_s": short(cell.yields_ok_per_s),
+        "fairness": short(cell.fairness),
+    }
+
+
+def version() -> dict[str, str]:
+    """Which code the numbers belong to: package, commit, whether the package differs from it, digest of the engine."""
+
+    def git(*words: str) -> str | None:
+        command = ["git", "--no-optional-locks", "-C", str(Path(kvmgym.__file__).parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit, changes = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "--", ".")
+    edited = "" if not changes else " with changes"
+    return {"kvmgym": kvmgym.__version__, "commit": f"{commit or 'unknown'}{edited}", "engine": CACHE_DIR.name}
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """JSON with a line for each small list or object, so that differences are readable."""
+    write_atomically(path, compact(data) + "\n")
+
+
+def compact(data: Any, indent: int = 0) -> str:
+    """JSON with everything that fits on one line on one line."""
+    flat = json.dumps(data)
+    if len(flat) + indent <= 116 or not isinstance(data, (dict, list)) or not data:
+        return flat
+    pad = " " * (indent + 1)
+    if isinstance(data, dict):
+        items = [f"{json.dumps(key)}: {compact(value, indent + 1)}" for key, value in data.items()]
+        return "{\n" + ",\n".join(pad + item for item in items) + "\n" + " " * indent + "}"
+    items = [compact(value, indent + 1) for value in data]
+    return "[\n" + ",\n".join(pad + item for item in items) + "\n" + " " * indent + "]"

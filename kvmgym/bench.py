@@ -8,7 +8,6 @@ switch, a wakeup, a tick. Turns of the loop that change nothing are none.
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,55 +21,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kvmgym import bench_env
+from kvmgym.benching import MS, WARMUP_NS, Figure, at_least, at_most, machine, scenario_of
 from kvmgym.core import events, layout, rng
 from kvmgym.core.jit import jit
 from kvmgym.core.memory import carve, view
 from kvmgym.params import Compute, Dist, Host, Role, Scenario, Vm, Workload
 from kvmgym.policies import BY_NAME
-from kvmgym.scenarios import equal_vms
 from kvmgym.simulate import advance
 from kvmgym.world import Blueprint
-
-WARMUP_NS = 50_000_000
-MS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure. target: what it must reach, with its sense; met: whether it does (None: no target)."""
-
-    name: str
-    value: float
-    unit: str
-    target: str = ""
-    met: bool | None = None
-    detail: str = ""
-
-
-def at_least(name: str, value: float, unit: str, low: float, detail: str = "") -> Figure:
-    """A figure that should be `low` or more."""
-    return Figure(name, value, unit, f">= {low:g}", value >= low, detail)
-
-
-def at_most(name: str, value: float, unit: str, high: float, detail: str = "") -> Figure:
-    """A figure that should be `high` or less."""
-    return Figure(name, value, unit, f"<= {high:g}", value <= high, detail)
-
-
-def machine() -> str:
-    """The machine in words."""
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{model}, {os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}"
-
-
-def scenario_of(pcpus: int, vms: int, vcpus: int) -> Scenario:
-    """dedup on a host of `pcpus` pCPUs with `vms` VMs of `vcpus` vCPUs."""
-    return equal_vms(f"dedup-{pcpus}x{vms * vcpus}", "dedup", pcpus, vms, vcpus)
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -266,6 +225,7 @@ def run(console: Console, repeats: int = 5, first_compile: bool = True) -> dict[
         ("two cores", lambda: _threads_figure(repeats)),
         ("memory", lambda: _memory_figures(repeats)),
         ("M/M/1", lambda: _mm1_figure(repeats)),
+        *bench_env.parts(repeats),
         ("start-up", lambda: _start_figures(repeats, first_compile)),
     ]
     figures: list[Figure] = []

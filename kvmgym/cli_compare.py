@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from kvmgym.compare import GROUPS, Cell, Run, Store, cells, group_of, grouped, run_all, write_atomically
+from kvmgym.compare import GROUPS, Cell, Learned, Run, Store, cells, group_of, grouped, run_all, write_atomically
+from kvmgym.compare_tables import MANY, Entrants, scenarios_of, tables
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check, lookup
 from kvmgym.policies import BY_NAME as POLICY
@@ -27,9 +27,7 @@ from kvmgym.workloads import BY_NAME as WORKLOADS
 
 DEFAULT_POLICIES = ("none", "random", "legacy", "relaxed", "series-v2", "series-v3", "clairvoyant-bound")
 TAGS = ("train", "validation", "test")
-MANY = 6  # more policies than this are rows, not columns
-
-Places = Mapping[tuple[str, str], Cell]  # by scenario and policy
+AGENTS = "agents"  # the package of the trained agents, which is above this one and asked for only with --agent
 
 
 def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -47,6 +45,8 @@ def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
     default = "(default: %(default)s)"
     add("--policies", metavar="NAMES", default=",".join(DEFAULT_POLICIES),
         help=f"comma-separated names and groups: all, {', '.join(GROUPS)} {default}")  # fmt: skip
+    add("--agent", metavar="DIR", action="append", default=[],
+        help="a trained agent's folder, beside the policies under the folder's name (repeatable)")  # fmt: skip
     add("--scenarios", metavar="NAMES", default="series",
         help="comma-separated names and groups: series (dbench, dedup and vips with --vms VMs), all, "
         f"{', '.join(TAGS)} {default}")  # fmt: skip
@@ -71,6 +71,24 @@ def chosen_policies(names: str, baseline: str) -> list[Policy]:
             lookup("--policies", "policy", name, [*POLICY, "all", *GROUPS])
             found.append(POLICY[name])
     return _unique([*found, as_policy(baseline)], "--policies")
+
+
+def chosen_agents(folders: Sequence[str], policies: Sequence[Policy]) -> list[Learned]:
+    """The trained agents in the folders. ValueError for a folder without one, or a name that is taken."""
+    if not folders:
+        return []
+    try:
+        package = importlib.import_module(AGENTS)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--agent: needs {error.name}, which is not installed") from None
+    taken = {policy.name for policy in policies}
+    found: list[Learned] = []
+    for folder in folders:
+        agent = package.learned(folder)
+        check(agent.name not in taken, "--agent", agent.name, "a folder whose name no policy and no other agent has")
+        taken.add(agent.name)
+        found.append(agent)
+    return found
 
 
 def chosen_scenarios(options: argparse.Namespace) -> list[Scenario]:
@@ -112,12 +130,13 @@ def _counts(text: str) -> list[int]:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run the comparison, print the tables, write summary and plot; returns the summary."""
-    policies = chosen_policies(options.policies, options.baseline)
+    compiled = chosen_policies(options.policies, options.baseline)
     check(options.seeds >= 2, "--seeds", options.seeds, "at least 2, for an interval")
     check(options.duration > 0, "--duration", options.duration, "above 0")
     check(options.warmup >= 0, "--warmup", options.warmup, "0 or more")
     check(options.threads >= 1, "--threads", options.threads, "at least 1")
     scenarios = chosen_scenarios(options)
+    policies: Entrants = [*compiled, *chosen_agents(options.agent, compiled)]
     times = round(options.duration * 1e9), round(options.warmup * 1e9)
     runs = [
         Run(scenario, policy, seed, *times)
@@ -162,10 +181,10 @@ def _run_with_bar(runs: Sequence[Run], store: Store, threads: int, console: Cons
 
 
 def summary(
-    found: Sequence[Cell], baseline: str, policies: Sequence[Policy], seeds: int, times: tuple[int, int]
+    found: Sequence[Cell], baseline: str, policies: Entrants, seeds: int, times: tuple[int, int]
 ) -> dict[str, Any]:
     """Everything of a comparison as plain data, with the published figures in per cent."""
-    published = {scenario: published_for(scenario) for scenario in _scenarios(found)}
+    published = {scenario: published_for(scenario) for scenario in scenarios_of(found)}
     return {
         "baseline": baseline,
         "seeds": seeds,
@@ -181,108 +200,7 @@ def summary(
     }
 
 
-def _scenarios(found: Iterable[Cell]) -> list[str]:
-    return list(dict.fromkeys(cell.scenario for cell in found))
-
-
-def tables(
-    found: Sequence[Cell], baseline: str, policies: Sequence[Policy], width: int, details: bool = False
-) -> list[Table]:
-    """The gains, for many policies with a row a policy, and what lies behind them (for many policies: with details)."""
-    places = {(cell.scenario, cell.policy): cell for cell in found}
-    title = f"gain in guest operations/s over {baseline} in %, with 95 % intervals paired by seed"
-    if len(policies) <= MANY:
-        return [_by_scenario(title, places, baseline, grouped(policies)), _behind(found)]
-    gains = _by_policy(title, places, baseline, grouped(policies), width)
-    return [*gains, _behind(found)] if details else gains
-
-
-def _table(title: str | None) -> Table:
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-
-
-def _by_scenario(title: str, places: Places, baseline: str, policies: Sequence[Policy]) -> Table:
-    """A row a scenario, a column a policy."""
-    table = _table(title)
-    table.add_column("scenario", no_wrap=True)
-    shown = [policy for policy in policies if policy.name != baseline]
-    for policy in shown:
-        mark = f"\n{GROUPS['bounds']}" if policy.privileged else ""
-        table.add_column(policy.name + mark, justify="right")
-    scenarios = _scenarios(places.values())
-    published = any(map(published_for, scenarios))
-    if published:
-        table.add_column("published\nv1/v2, v3", justify="right", no_wrap=True)
-    for scenario in scenarios:
-        gains = [_gain_text(places[scenario, policy.name]) for policy in shown]
-        table.add_row(scenario, *gains, *([_published_text(scenario)] if published else []))
-    return table
-
-
-def _by_policy(title: str, places: Places, baseline: str, policies: Sequence[Policy], width: int) -> list[Table]:
-    """A row a policy, grouped, a column a scenario with the published figures in its heading; as many tables as the
-    width needs. The baseline's row has its operations a second."""
-
-    def text(scenario: str, policy: str) -> str:
-        cell = places[scenario, policy]
-        return f"{cell.ops_per_s.mean:,.0f}/s" if policy == baseline else _gain_text(cell)
-
-    scenarios, names = _scenarios(places.values()), [policy.name for policy in policies]
-    widest = max(len(line) for place in places for line in (text(*place), place[0], _published_text(place[0])))
-    first = 2 + max(map(len, [*names, *GROUPS.values()])) + len("   year")
-    at_once = max(1, (width - first) // (3 + widest))
-    parts = -(-len(scenarios) // at_once)
-    size = -(-len(scenarios) // parts)
-    if any(map(published_for, scenarios)):
-        title += "\nbelow each scenario: published gain of v1/v2, of v3"
-    found: list[Table] = []
-    for begin in range(0, len(scenarios), size):
-        part = scenarios[begin : begin + size]
-        table = _table(None if found else title)
-        table.add_column("policy", no_wrap=True)
-        table.add_column("year", no_wrap=True)
-        for scenario in part:
-            table.add_column(f"{scenario}\n{_published_text(scenario)}".rstrip(), justify="right", no_wrap=True)
-        _add_groups(table, policies, lambda policy, part=part: [text(scenario, policy) for scenario in part])  # type: ignore[misc]
-        found.append(table)
-    return found
-
-
-def _add_groups(table: Table, policies: Sequence[Policy], texts: Callable[[str], list[str]]) -> None:
-    """The rows of the policies under their groups' headings."""
-    for group, heading in GROUPS.items():
-        members = [policy for policy in policies if group_of(policy) == group]
-        if members:
-            table.add_row(heading, style="bold")
-        for policy in members:
-            table.add_row(f"  {policy.name}", policy.year, *texts(policy.name))
-        table.add_section()
-
-
-def _behind(found: Sequence[Cell]) -> Table:
-    """A row a scenario and policy: means over the seeds."""
-    table = _table("what lies behind it")
-    for column in ("scenario", "policy", "ops/s", "wasted CPU", "PLE exits/s", "yields/s", "fairness"):
-        text = column in ("scenario", "policy")
-        table.add_column(column, justify="left" if text else "right", no_wrap=text)
-    for cell in found:
-        table.add_row(
-            cell.scenario, cell.policy, f"{cell.ops_per_s.mean:,.0f}", f"{100 * cell.wasted_share:.1f} %",
-            f"{cell.ple_exits_per_s:,.0f}", f"{cell.yields_ok_per_s:,.0f}", f"{cell.fairness:.3f}",
-        )  # fmt: skip
-    return table
-
-
-def _gain_text(cell: Cell) -> str:
-    return f"{100 * cell.gain.mean:+.1f} ± {100 * cell.gain.half_width:.1f}"
-
-
-def _published_text(scenario: str) -> str:
-    figures = published_for(scenario)
-    return f"{figures.v1_v2:+.1f}, {figures.v3_throughput:+.1f}" if figures else ""
-
-
-def _plot(found: Sequence[Cell], path: Path, baseline: str, policies: Sequence[Policy], console: Console) -> list[Path]:
+def _plot(found: Sequence[Cell], path: Path, baseline: str, policies: Entrants, console: Console) -> list[Path]:
     """Gains with intervals, one group or panel a scenario; [] with a word when matplotlib is not installed."""
     try:
         from kvmgym.plots import gain_bars, gain_dots

@@ -14,23 +14,56 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from kvmgym.core.jit import CACHE_DIR
+from kvmgym.metrics import Result
 from kvmgym.params import Scenario
 from kvmgym.policies import Policy
 from kvmgym.simulate import simulate
 from kvmgym.stats import Interval, interval, paired_gain
 
+Row = dict[str, Any]
+Entrant = TypeVar("Entrant", bound="Policy | Learned")
 # Groups of policies in the order of the tables, with their headings.
 GROUPS: Mapping[str, str] = MappingProxyType(
     {"bounds": "bound (privileged)", "kernel": "kernel", "series": "series", "others": "others"}
 )
+LEARNED = "learned"  # the group of trained agents, after these
+HEADINGS: Mapping[str, str] = MappingProxyType({**GROUPS, LEARNED: LEARNED})
 
 
-def group_of(policy: Policy) -> str:
-    """Which of GROUPS a policy belongs to: bounds see the guest, kernel was or is Linux, series is of the patch series,
-    whole or in part."""
+class Evaluate(Protocol):
+    """Runs a trained agent on a scenario for each seed and returns the rows of `row_of`."""
+
+    def __call__(
+        self,
+        scenario: Scenario,
+        seeds: Sequence[int],
+        duration_ns: int,
+        warmup_ns: int,
+        *,
+        tell: Callable[[float], None],
+    ) -> list[Row]: ...
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A trained agent beside policies. digest: of what decides its actions; evaluate: how it is run."""
+
+    name: str
+    digest: str
+    evaluate: Evaluate
+    year: str = "-"
+    source: str = "trained agent"
+    privileged: bool = False
+
+
+def group_of(policy: Policy | Learned) -> str:
+    """Which of HEADINGS a policy or trained agent belongs to: bounds see the guest, kernel was or is Linux, series is
+    of the patch series, whole or in part."""
+    if isinstance(policy, Learned):
+        return LEARNED
     if policy.privileged:
         return "bounds"
     if policy.source.startswith("Linux"):
@@ -38,9 +71,9 @@ def group_of(policy: Policy) -> str:
     return "others" if policy.year == "-" else "series"
 
 
-def grouped(policies: Iterable[Policy]) -> list[Policy]:
+def grouped(policies: Iterable[Entrant]) -> list[Entrant]:
     """The policies in the order of their groups, bounds first; within a group in their own order."""
-    order = list(GROUPS)
+    order = list(HEADINGS)
     return sorted(policies, key=lambda policy: order.index(group_of(policy)))
 
 
@@ -49,7 +82,7 @@ class Run:
     """One cell of a comparison before it is run."""
 
     scenario: Scenario
-    policy: Policy
+    policy: Policy | Learned
     seed: int
     duration_ns: int
     warmup_ns: int
@@ -57,14 +90,18 @@ class Run:
     @property
     def key(self) -> str:
         """A digest of what decides the result: the scenario as the policy prepares it, the policy's name, code, weights
-        and what it is shown, seed, times, engine."""
-        policy = self.policy
+        and what it is shown (of a trained agent its name and files), seed, times, engine."""
+        policy, times = self.policy, (self.seed, self.duration_ns, self.warmup_ns)
+        if isinstance(policy, Learned):
+            return _digest(self.scenario.to_toml(), policy.name, policy.digest, *times)
         plain: Any = getattr(policy.function, "py_func", policy.function)
         code = plain.__code__.co_code.hex() + repr((plain.__code__.co_consts, plain.__code__.co_names))
         shown = policy.privileged, policy.needs_lag, policy.weights
-        parts = (policy.prepare(self.scenario).to_toml(), policy.name, code, shown)
-        times = self.seed, self.duration_ns, self.warmup_ns
-        return hashlib.sha256(repr((CACHE_DIR.name, *parts, *times)).encode()).hexdigest()[:24]
+        return _digest(policy.prepare(self.scenario).to_toml(), policy.name, code, shown, *times)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr((CACHE_DIR.name, *parts)).encode()).hexdigest()[:24]
 
 
 @dataclass
@@ -115,16 +152,22 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def summarise(run: Run) -> dict[str, Any]:
-    """Simulate one cell and keep what the tables need."""
-    result = simulate(run.scenario, run.policy, seed=run.seed, duration_ns=run.duration_ns, warmup_ns=run.warmup_ns)
-    seconds = run.duration_ns / 1e9
+def summarise(run: Run) -> Row:
+    """Simulate one cell of a policy and keep what the tables need."""
+    assert isinstance(run.policy, Policy)
+    times = {"duration_ns": run.duration_ns, "warmup_ns": run.warmup_ns}
+    return row_of(simulate(run.scenario, run.policy, seed=run.seed, **times))
+
+
+def row_of(result: Result) -> Row:
+    """What the tables need of a result, and what it is of."""
+    seconds = result.duration_ns / 1e9
     return {
-        "scenario": run.scenario.name,
-        "policy": run.policy.name,
-        "seed": run.seed,
-        "duration_ns": run.duration_ns,
-        "warmup_ns": run.warmup_ns,
+        "scenario": result.scenario,
+        "policy": result.policy,
+        "seed": result.seed,
+        "duration_ns": result.duration_ns,
+        "warmup_ns": result.warmup_ns,
         "ops_per_s": result.ops_per_s,
         "vm_ops_per_s": [vm.ops_per_s for vm in result.vms],
         "wasted_share": result.wasted_share,
@@ -140,19 +183,51 @@ def summarise(run: Run) -> dict[str, Any]:
 
 
 def run_all(
-    runs: Sequence[Run], store: Store, threads: int, tell: Callable[[int], None] = lambda done: None
-) -> list[dict[str, Any]]:
-    """Run what the store lacks on `threads` threads; tell(number done) after each. Results come in the order of `runs`.
+    runs: Sequence[Run], store: Store, threads: int, tell: Callable[[float], None] = lambda done: None
+) -> list[Row]:
+    """Run what the store lacks on `threads` threads; tell(number done) now and then. Results come in the order of
+    `runs`.
 
-    KeyboardInterrupt stops new runs, waits for those under way to be kept, and is raised again.
+    KeyboardInterrupt stops new runs, waits for those of policies under way to be kept, and is raised again.
     """
     missing = [run for run in runs if run.key not in store.found]
-    done = len(runs) - len(missing)
-    tell(done)
+    tell(len(runs) - len(missing))
+    of_agents = [run for run in missing if isinstance(run.policy, Learned)]
+    of_policies = [run for run in missing if isinstance(run.policy, Policy)]
+    _run_policies(of_policies, store, threads, lambda done: tell(len(runs) - len(missing) + done))
+    _run_agents(of_agents, store, lambda done: tell(len(runs) - len(of_agents) + done))
+    return [store.found[run.key] for run in runs]
+
+
+def _run_agents(runs: Sequence[Run], store: Store, tell: Callable[[float], None]) -> None:
+    """Runs of trained agents: all seeds of a scenario in one batch."""
+    batches: dict[tuple[int, str, int, int], list[Run]] = {}
+    for run in runs:
+        place = id(run.policy), run.scenario.to_toml(), run.duration_ns, run.warmup_ns
+        batches.setdefault(place, []).append(run)
+    done = 0
+    for batch in batches.values():
+        first, seeds = batch[0], [run.seed for run in batch]
+        assert isinstance(first.policy, Learned)
+
+        def told(share: float, done: int = done, size: int = len(batch)) -> None:
+            tell(done + share * size)
+
+        times = first.duration_ns, first.warmup_ns
+        rows = first.policy.evaluate(first.scenario, seeds, *times, tell=told)
+        for run, row in zip(batch, rows, strict=True):
+            store.add(run.key, row)
+        done += len(batch)
+        tell(done)
+
+
+def _run_policies(missing: Sequence[Run], store: Store, threads: int, tell: Callable[[float], None]) -> None:
+    """Runs of compiled policies, each on a thread."""
     for run in missing:
-        run.policy.engine_function  # noqa: B018  compiled here once, not in each thread
+        run.policy.engine_function  # type: ignore[union-attr]  # noqa: B018  compiled here once, not in each thread
+    done = 0
     with ThreadPoolExecutor(threads) as pool:
-        pending: dict[Future[dict[str, Any]], Run] = {pool.submit(summarise, run): run for run in missing}
+        pending: dict[Future[Row], Run] = {pool.submit(summarise, run): run for run in missing}
         try:
             while pending:
                 finished, _ = wait(pending, return_when=FIRST_COMPLETED, timeout=0.5)
@@ -167,7 +242,6 @@ def run_all(
                 if not future.cancelled() and future.exception() is None:
                     store.add(run.key, future.result())
             raise
-    return [store.found[run.key] for run in runs]
 
 
 @dataclass(frozen=True)

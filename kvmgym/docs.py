@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from kvmgym import observation, reward
 from kvmgym.cli_list import rows
 from kvmgym.core import account, layout
 from kvmgym.params import PLE_PRESETS, Costs, HaltPoll, Host, Ple
@@ -61,6 +62,23 @@ def trace_kinds() -> str:
     return markdown(("code", "name"), [(str(code), name) for code, name in enumerate(account.TRACE_NAMES)])
 
 
+def observed(table: Sequence[observation.Field]) -> str:
+    """Observation fields: place, name, range, unit, meaning, source."""
+    found = []
+    for place, field in enumerate(table):
+        limits = f"{field.low:g} to {field.high:g}"
+        found.append((str(place), f"`{field.name}`", limits, field.unit, field.meaning, field.source))
+    return markdown(("place", "field", "range", "unit", "meaning", "kernel source"), found)
+
+
+def reward_terms() -> str:
+    """The reward terms with their default weights."""
+    return markdown(
+        ("term", "default weight", "meaning"),
+        [(f"`{term.name}`", f"{term.weight:g}", term.meaning) for term in reward.TERMS],
+    )
+
+
 STATE = {"host": layout.HOST_FIELDS, "ask": layout.ASK_FIELDS, "pcpu": layout.PCPU_FIELDS, "rq": layout.RQ_FIELDS,
          "se": layout.SE_FIELDS, "vm": layout.VM_FIELDS, "vcpu": layout.VCPU_FIELDS, "task": layout.TASK_FIELDS,
          "lock": layout.LOCK_FIELDS, "gate": layout.GATE_FIELDS, "trace": layout.TRACE_FIELDS}  # fmt: skip
@@ -72,6 +90,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "ple-presets": presets,
     "halt-poll": lambda: defaults(HaltPoll),
     "trace-kinds": trace_kinds,
+    "observation-globals": lambda: observed(observation.GLOBALS),
+    "observation-vcpus": lambda: observed(observation.VCPU_FIELDS),
+    "observation-privileged": lambda: observed(observation.PRIVILEGED),
+    "reward-terms": reward_terms,
     **{kind: lambda kind=kind: markdown(*rows(kind)) for kind in ("policies", "workloads", "scenarios")},  # type: ignore[misc]
     **{f"state-{name}": lambda table=table: state(table) for name, table in STATE.items()},  # type: ignore[misc]
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy as copying
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
     v0: first version.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
@@ -106,11 +107,13 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         self._ended = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode. seed: decides everything that follows. options: "scenario", a Scenario for this episode."""
+        """Begin an episode. seed: decides everything that follows. options: "scenario", a Scenario for this episode;
+        "world_seed", for the world that `simulate` has for this seed."""
         super().reset(seed=seed)
         if seed is not None:
             self.worlds.seed([seed])
-        self.batch._begin(0, (options or {}).get("scenario"))
+        options = options or {}
+        self.batch._begin(0, options.get("scenario"), options.get("world_seed"))
         self._ended = False
         return self._observation(), self._info()
 
@@ -118,7 +121,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         """One attempt: 0 to V - 1 a target, V "no yield"."""
         if self._ended:
             raise gym.error.ResetNeeded("call reset before step")
-        self._action[0] = action
+        self._action[0] = operator.index(action)
         if self.batch.debug:
             self.batch._check_actions(self._action)
         self._ended = self.worlds.step(self._action) > 0
@@ -129,7 +132,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         mask: npt.NDArray[np.bool_] = self.worlds.masks[0].copy()
         return mask
 
-    def ask(self, policy: Policy) -> int:
+    def ask(self, policy: str | Policy) -> int:
         """What a policy of the kernel answers in the open exit (needs `kernel_agent=True`)."""
         return int(self.batch.ask(policy)[0])
 

@@ -3,7 +3,7 @@
 An observation is about the spinner's VM: GLOBALS about the spinner, its VM and its host, then VCPU_FIELDS for each vCPU
 of the VM. VCPU_FIELDS and GLOBALS are the one declaration: the spaces, the documentation and the tests are made from
 them. PRIVILEGED fields see the guest; they are written only when asked for. Times are on a logarithmic scale from 1 µs
-(0) to 1 s (1). Left out: what the host cannot see (locks, pending IPIs in the guest), other VMs' vCPUs by themselves.
+(0) to 1 s (1); logarithms here are linear between powers of two. Left out: what the host cannot see (locks, pending IPIs in the guest), other VMs' vCPUs by themselves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _flag(name: str, meaning: str, source: str) -> Field:
 
 
 def _age(name: str, meaning: str, source: str) -> Field:
-    return Field(name, 0.0, 1.0, "log10(1 + t/µs) / 6", meaning, source)
+    return Field(name, 0.0, 1.0, "log2(1 + t/µs) / 20", meaning, source)
 
 
 _VCPU, _FAIR = "struct kvm_vcpu", "kernel/sched/fair.c"
@@ -86,16 +86,23 @@ PRIVILEGED: tuple[Field, ...] = (
 )
 
 G, F, F_ALL = len(GLOBALS), len(VCPU_FIELDS), len(VCPU_FIELDS) + len(PRIVILEGED)
-_PER_LOG = 1 / (6 * math.log(10))
+_PER_OCTAVE = 0.05  # 1 s is nearly 2^20 µs
 _QUARTER = 0.25
 
 
 @face_jit
+def _log2(x):
+    """log2 of a number of 1 or more, linear between powers of two: 10 times quicker than the exact one."""
+    mantissa, exponent = math.frexp(x)
+    return exponent - 2.0 + 2.0 * mantissa
+
+
+@face_jit
 def _age_of(ns):
-    """log10(1 + t/µs) / 6, at most 1."""
+    """log2(1 + t/µs) / 20, at most 1."""
     if ns <= 0:
         return 0.0
-    return min(math.log1p(ns * 1e-3) * _PER_LOG, 1.0)
+    return min(_log2(1.0 + ns * 1e-3) * _PER_OCTAVE, 1.0)
 
 
 @face_jit
@@ -134,8 +141,8 @@ def write(w, out, privileged):
     per_slice = _QUARTER / par.slice_ns
     home = w.pcpu[me.pcpu]
     per_vcpu = 1.0 / vm.vcpus
-    out[0] = min(math.log2(me.ple_window_ns / par.ple_window_ns) / 16, 1.0)
-    out[1] = min(math.log2(max(me.spin_exits, 1)) / 16, 1.0)
+    out[0] = min(_log2(me.ple_window_ns / par.ple_window_ns) / 16, 1.0)
+    out[1] = min(_log2(float(max(me.spin_exits, 1))) / 16, 1.0)
     out[2] = ask.yield_to_kernel_mode
     out[3] = max(ask.tries, 0) / kvm.TRIES
     out[4] = min(ask.attempt / 16, 1.0)

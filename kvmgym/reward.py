@@ -5,7 +5,7 @@ of fixed length T on P pCPUs has P·T of pCPU time, and what is not lost is usef
 useful time (kvmgym.workloads). So the sum of the rewards is the throughput but for a constant, and its optimum is the
 largest throughput. Counting what is lost, not what is gained, keeps a step's reward from growing with its length.
 
-The other terms are there to shape or to study; with a weight of 0 they are shown and not counted. The unit of all is
+The other terms are there to shape or to study; one with a weight of 0 reads 0. The unit of all is
 100 µs of the whole host. Spins are counted when a stretch ends and host work when it begins, so a single step is exact
 to the stretches under way and the sum over an episode to one stretch a vCPU.
 """
@@ -37,7 +37,7 @@ TERMS: tuple[Term, ...] = (
     Term("progress", 1.0, "minus the pCPU time lost to spinning, host work and idleness"),
     Term("spin", 0.0, "minus the pCPU time spent spinning"),
     Term("overhead", 0.0, "minus the pCPU time in exits, switches and other host work"),
-    Term("fairness", 0.0, "minus how far the VMs' CPU time was from their shares, half the sum of differences"),
+    Term("fairness", 0.0, "minus the growth of half the sum of differences between the VMs' CPU time and their shares"),
 )
 K = len(TERMS)
 SUMS = 4  # of the host: time, spin, overhead, idle; then the CPU time of each VM
@@ -53,7 +53,8 @@ def weights(given: Mapping[str, float] | None) -> Any:
     if given is None:
         return np.array([term.weight for term in TERMS])
     names = [term.name for term in TERMS]
-    check(isinstance(given, Mapping), "reward", given, "None or a table of weights by term")
+    right = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+    check(right, "reward", given, "None or a table of weights by term")
     found = np.zeros(K)
     for name, value in given.items():
         lookup("", "reward term", name, names)
@@ -82,12 +83,20 @@ def write_terms(w, before, after, terms):
     terms[0] = -(spin + overhead + (after[3] - before[3]) * unit)
     terms[1] = -spin
     terms[2] = -overhead
+    terms[3] = -(_unfairness(w, after) - _unfairness(w, before)) * unit
+
+
+@face_jit
+def _unfairness(w, sums):
+    """How far the CPU time of the VMs since the start is from their shares of it: half the sum of differences [ns]."""
     ran = 0
     shares = 0
     for g in range(w.par[0].vms):
-        ran += after[SUMS + g] - before[SUMS + g]
-        shares += w.vm[g].shares
+        if w.vm[g].is_task == 0:
+            ran += sums[SUMS + g]
+            shares += w.vm[g].shares
     off = 0.0
     for g in range(w.par[0].vms):
-        off += abs((after[SUMS + g] - before[SUMS + g]) - ran * w.vm[g].shares / shares)
-    terms[3] = -0.5 * off * unit
+        if w.vm[g].is_task == 0:
+            off += abs(sums[SUMS + g] - ran * w.vm[g].shares / shares)
+    return 0.5 * off

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -99,7 +100,7 @@ def _tell(w, status, row, out):
     row[NOW_NS] = now
     ops = 0
     for g in range(w.par[0].vms):
-        ops += w.vm[g].ops
+        ops += 0 if w.vm[g].is_task else w.vm[g].ops
     row[OPS] = ops
     if status == AT_DECISION:
         row[VM] = ask.vm
@@ -140,7 +141,7 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
         w = carve(states[e], statics[e])
         ask = w.ask[0]
         target = actions[e]
-        if target >= w.vm[ask.vm].vcpus:
+        if target < 0 or target >= w.vm[ask.vm].vcpus or not (masks[e, target] or row[KEEP_ASKING]):
             target = NONE
         engine.answer(w, target)
         row[RESULT] = ask.last_result if ask.attempt > row[ATTEMPT] else NO_ATTEMPT
@@ -166,6 +167,7 @@ def ask_rows(which, states, statics, address, shows, weights, actions, none):
     """What a compiled policy answers in the open exit of each listed row; `none` stands for "no yield". As in the
     engine the policy may write to its `ask` record and to dy_eligible."""
     policy = _function_at(address)
+    kept = np.zeros(weights.size)
     for n in range(which.size):
         e = which[n]
         w = carve(states[e], statics[e])
@@ -178,11 +180,14 @@ def ask_rows(which, states, statics, address, shows, weights, actions, none):
             w.host[0].shows = shows
             hints.show(w)
             w.host[0].shows = before
-        for i in range(weights.size):
+        for i in range(weights.size):  # the weights of the other VMs' policy come back below
+            kept[i] = ask.weights[i]
             ask.weights[i] = weights[i]
         vm = w.vm[ask.vm]
         target = policy(vm, span(w.vcpu, vm.first, vm.vcpus), ask.me, ask)
         actions[e] = none if target < 0 or target >= vm.vcpus else target
+        for i in range(weights.size):
+            ask.weights[i] = kept[i]
 
 
 @face_jit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy as copying
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,12 @@ from gymnasium.vector.utils import batch_space
 from kvmgym import spaces, stepping
 from kvmgym.core import layout
 from kvmgym.params.errors import MAX_NS, check, integer
-from kvmgym.policies import Policy, PolicyFunction
+from kvmgym.policies import Policy, PolicyFunction, as_policy
 from kvmgym.reward import TERMS
 from kvmgym.worlds import Source, Worlds
 
 DURATION_NS = 20_000_000
+_VIEWS = ("_rewards", "_live_infos", "_seen")
 Arrays = dict[str, Any]
 Bools = npt.NDArray[np.bool_]
 Stepped = tuple[Any, npt.NDArray[np.float64], Bools, Bools, Arrays]  # what a step returns
@@ -39,7 +41,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
     `_key` masks; action_mask is int8 [E, V + 1], reward_terms a table of arrays.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
         self,
@@ -69,16 +71,20 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         self.worlds = Worlds(
             self.num_envs,
             scenario,
-            duration_ns=integer("duration_ns", duration_ns, 1, MAX_NS),
+            duration_ns=duration_ns,
             max_vcpus=max_vcpus,
-            reward=None if reward is None else dict(reward),
+            reward=reward,
             controlled=controlled,
             others=others,
             privileged=privileged,
             show_all=show_all,
             kernel_agent=kernel_agent,
-            threads=integer("threads", threads, 1, 1024),
+            threads=threads,
         )
+        for name, value in (("copy", copy), ("debug", debug)):
+            check(isinstance(value, (bool, np.bool_)), name, value, "True or False")
+        if max_episode_steps is not None:
+            max_episode_steps = integer("max_episode_steps", max_episode_steps, 1, MAX_NS)
         self.form, self.copy, self.debug, self.render_mode = observation, copy, debug, render_mode
         self.kernel_agent = kernel_agent
         self.max_episode_steps = max_episode_steps
@@ -103,24 +109,27 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, Arrays]:
         """Begin new episodes. seed: row i gets seed + i, or seed[i]. options: "reset_mask", bool [E], which rows;
-        "scenario", a Scenario for all of them. Errors: ValueError for a mask of another shape."""
+        "scenario", one for all of them; "world_seed": row i gets the world that `simulate` has for this seed + i, or
+        for the i-th of a sequence. Errors: ValueError for a mask or a sequence of another length."""
         options = options or {}
         mask = self._every if "reset_mask" not in options else np.asarray(options["reset_mask"])
         right = mask.shape == (self.num_envs,) and mask.dtype == np.bool_ and bool(mask.any())
         check(right, 'options["reset_mask"]', mask, f"bool [{self.num_envs}] with at least one True")
         if seed is not None:
-            seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
-            check(len(seeds) == self.num_envs, "seed", seed, f"a number or {self.num_envs} of them")
+            seeds = _a_seed_each("seed", seed, self.num_envs)
             self.worlds.seed(seeds)
             self._np_random_seed = int(seeds[0] or 0)
+        worlds = _a_seed_each("world_seed", options.get("world_seed"), self.num_envs)
         for place in np.flatnonzero(mask):
-            self._begin(int(place), options.get("scenario"))
+            self._begin(int(place), options.get("scenario"), worlds[place])
         self._look_at_buffers()
-        return self._observations(), self._infos()
+        return self.observe()
 
     def step(self, actions: npt.ArrayLike) -> Stepped:
         """One attempt in every row; actions: [E], 0 to V - 1 a target, V "no yield"."""
         chosen = np.asarray(actions, dtype=np.int64)
+        if chosen.shape != (self.num_envs,):
+            check(False, "actions", chosen.shape, f"of shape ({self.num_envs},)")
         if self.debug:
             self._check_actions(chosen)
         if not self._all_go_on:
@@ -164,6 +173,10 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
 
     # --- beyond Gymnasium -----------------------------------------------------------------------------------------
 
+    def observe(self) -> tuple[Any, Arrays]:
+        """Observations and infos of the rows as they stand."""
+        return self._observations(), self._infos()
+
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """What may be chosen now, bool [E, V + 1]: "no yield" always, a target when a yield to it can be attempted."""
         return self.worlds.masks.copy()
@@ -174,11 +187,11 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         chosen: npt.NDArray[np.int64] = np.argmax(chance * self.worlds.masks, axis=1)
         return chosen
 
-    def ask(self, policy: Policy) -> npt.NDArray[np.int64]:
+    def ask(self, policy: str | Policy) -> npt.NDArray[np.int64]:
         """What a policy of the kernel answers in each row's open exit, int64 [E], with its side effects on KVM's state
         (needs `kernel_agent=True`, without which exits may be passed over that the policy would see)."""
         check(self.kernel_agent, "kernel_agent", False, "True for an environment that a kernel policy acts in")
-        self.worlds.ask(policy, self._actions)
+        self.worlds.ask(as_policy(policy), self._actions)
         return self._actions.copy()
 
     def snapshot(self) -> dict[str, Any]:
@@ -192,6 +205,18 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         self._ended, self._begun, self._steps = (saved[name].copy() for name in ("ended", "begun", "steps"))
         self._look_at_buffers()
 
+    def fork(self) -> DirectedYieldVectorEnv:
+        """An independent copy that goes on from here: the same actions give the same bits."""
+        return copying.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Views of buffers are made anew where it is unpickled."""
+        return {name: value for name, value in self.__dict__.items() if name not in _VIEWS}
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__.update(kept)
+        self._look_at_buffers()
+
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _look_at_buffers(self) -> None:
@@ -201,10 +226,10 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         self._live_infos = self._infos_of(self.worlds.rows, self.worlds.gains, self.worlds.masks.view(np.int8))
         self._seen = spaces.shaped(self.form, self.worlds.flat, self.worlds.max_vcpus)
 
-    def _begin(self, place: int, scenario: Any = None) -> None:
+    def _begin(self, place: int, scenario: Any = None, world_seed: int | None = None) -> None:
         """A new episode; one without a single decision is begun anew, because an episode needs a first step."""
-        for _ in range(100):
-            self.worlds.reset(place, scenario)
+        for _ in range(100 if world_seed is None else 1):
+            self.worlds.reset(place, scenario, world_seed)
             if self.worlds.rows[place, stepping.AT] == layout.AT_DECISION:
                 break
         else:
@@ -282,7 +307,6 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
 
     def _check_actions(self, chosen: npt.NDArray[np.int64]) -> None:
         """In debug mode a masked action is an error."""
-        check(chosen.shape == (self.num_envs,), "actions", chosen.shape, f"of shape ({self.num_envs},)")
         for place in np.flatnonzero(~self._ended):
             action = int(chosen[place])
             right = 0 <= action <= self.worlds.max_vcpus and bool(self.worlds.masks[place, action])
@@ -296,6 +320,16 @@ def _mode(mode: str | AutoresetMode) -> AutoresetMode:
         return mode
     check(mode in names, "autoreset_mode", mode, f"one of {', '.join(names)}")
     return names[mode]
+
+
+def _a_seed_each(name: str, seed: Any, rows: int) -> list[int | None]:
+    """A seed for each row from a number (seed + i), a sequence or None."""
+    if seed is None or isinstance(seed, (int, np.integer)):
+        first = None if seed is None else integer(name, seed, 0, 2**62)
+        return [None if first is None else first + i for i in range(rows)]
+    seeds = [None if one is None else integer(name, one, 0, 2**63 - 1) for one in seed]
+    check(len(seeds) == rows, name, seed, f"a number or {rows} of them")
+    return seeds
 
 
 def _row(observations: Any, place: int) -> Any:

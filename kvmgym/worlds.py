@@ -5,8 +5,9 @@ Knows no Gymnasium: kvmgym.vector and kvmgym.env put its spaces, auto-reset and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,11 +16,11 @@ import numpy.typing as npt
 
 from kvmgym import reward as rewards
 from kvmgym import stepping
-from kvmgym.core import layout
+from kvmgym.core import engine, layout
 from kvmgym.core.memory import view
 from kvmgym.params import Scenario
-from kvmgym.params.errors import check, lookup
-from kvmgym.policies import Policy, PolicyFunction, as_policy
+from kvmgym.params.errors import MAX_NS, check, integer, lookup
+from kvmgym.policies import BY_NAME, Policy, PolicyFunction, as_policy
 from kvmgym.scenarios import BY_NAME as SCENARIOS
 from kvmgym.simulate import DeadlockError, explain_deadlock
 from kvmgym.spaces import number_of_flat
@@ -51,6 +52,15 @@ def all_sources(source: Source) -> tuple[Scenario | Sampler, ...]:
     return (one_source(source),)
 
 
+def _vm_numbers(controlled: object) -> tuple[int, ...] | None:
+    """The numbers of the controlled VMs; None: all."""
+    if controlled is None:
+        return None
+    right = isinstance(controlled, (list, tuple)) and len(controlled) > 0
+    check(right, "controlled", controlled, "None or at least one VM number")
+    return tuple(integer("controlled", number, 0, 61) for number in controlled)  # type: ignore[attr-defined]
+
+
 class Worlds:
     """E worlds. Arrays are written in place by `step`:
 
@@ -65,7 +75,7 @@ class Worlds:
         *,
         duration_ns: int,
         max_vcpus: int | None = None,
-        reward: dict[str, float] | None = None,
+        reward: Mapping[str, float] | None = None,
         controlled: Sequence[int] | None = None,
         others: str | Policy | PolicyFunction = "legacy",
         privileged: bool = False,
@@ -74,9 +84,14 @@ class Worlds:
         threads: int = 1,
     ) -> None:
         self.sources = all_sources(source)
-        self.number = number
-        self.duration_ns = duration_ns
-        self.controlled = None if controlled is None else tuple(controlled)
+        self.number = integer("num_envs", number, 1, 10**6)
+        self.duration_ns = integer("duration_ns", duration_ns, 1, MAX_NS)
+        for name, value in (("privileged", privileged), ("show_all", show_all), ("kernel_agent", kernel_agent)):
+            check(isinstance(value, (bool, np.bool_)), name, value, "True or False")
+        threads = integer("threads", threads, 1, 1024)
+        self.controlled = _vm_numbers(controlled)
+        right = isinstance(others, (str, Policy)) or callable(others)
+        check(right, "others", others, "a policy's name (kvmgym list policies), a Policy or a function")
         self.others = as_policy(others)
         self.address = stepping.address_of(self.others)
         self.weights = rewards.weights(reward)
@@ -86,8 +101,11 @@ class Worlds:
         self.blueprints: list[Blueprint | None] = [None] * number
         fixed = [source for source in self.sources if isinstance(source, Scenario)]
         widest = max((vm.vcpus for scenario in fixed for vm in scenario.vms), default=0)
-        given = max_vcpus if max_vcpus is not None else widest
-        check(given >= 1, "max_vcpus", max_vcpus, "the most vCPUs that a VM of the sampler's scenarios has")
+        for scenario in fixed:
+            self._controls(scenario)
+        check(max_vcpus is not None or len(fixed) == len(self.sources), "max_vcpus", max_vcpus,
+              "the most vCPUs that a VM of the sampler's scenarios has")  # fmt: skip
+        given = widest if max_vcpus is None else integer("max_vcpus", max_vcpus, 1, 1024)
         check(given >= widest, "max_vcpus", given, f"at least {widest}, the vCPUs of the widest VM")
         self.max_vcpus = given
         self.masks = np.zeros((number, given + 1), np.bool_)
@@ -137,10 +155,13 @@ class Worlds:
             check(g in every, "controlled", g, f"VM numbers from 0 to {len(scenario.vms) - 1} of {scenario.name}")
         return sum(1 << g for g in chosen)
 
-    def reset(self, place: int, scenario: Scenario | None = None) -> None:
-        """A new episode in row `place`: scenario and seed from the row's generator."""
+    def reset(
+        self, place: int, scenario: str | Scenario | Sampler | None = None, world_seed: int | None = None
+    ) -> None:
+        """A new episode in row `place`: scenario and seed from the row's generator unless given. world_seed: the world
+        that `simulate` has for this seed."""
         generator = self.generators[place]
-        source = self.sources[place % len(self.sources)] if scenario is None else scenario
+        source = self.sources[place % len(self.sources)] if scenario is None else one_source(scenario)
         chosen = source if isinstance(source, Scenario) else source(generator)
         check(isinstance(chosen, Scenario), "scenario sampler", chosen, "a Scenario")
         widest = max(vm.vcpus for vm in chosen.vms)
@@ -149,19 +170,30 @@ class Worlds:
         blueprint = self.blueprint(chosen)
         self._make_room(blueprint)
         self.blueprints[place] = blueprint
-        state = blueprint.worlds([int(generator.integers(2**62))])[0]
+        state = blueprint.worlds([int(generator.integers(2**62)) if world_seed is None else world_seed])[0]
         self.states[place, : state.size] = state
         self.statics[place, : blueprint.static.size] = blueprint.static
+        self.others.install(view(self.states[place], self.statics[place]))
         row = self.rows[place]
         row[:] = 0
         row[stepping.UNTIL_NS] = self.duration_ns
         row[stepping.CONTROLLED] = self._controls(chosen)
         row[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
         self.gains[place] = 0
+        self._run_to_first(place)
+
+    def go_on(self, place: int, until_ns: int) -> None:
+        """After the end of row `place`, go on in the same world until `until_ns` with its counters at zero: what came
+        before was to warm up."""
+        engine.settle_row(self.states[place], self.statics[place], layout.YES)
+        self.rows[place, stepping.UNTIL_NS] = until_ns
+        self._run_to_first(place)
+
+    def _run_to_first(self, place: int) -> None:
         stepping.begin_row(
             self.states[place],
             self.statics[place],
-            row,
+            self.rows[place],
             self.address,
             self.masks[place],
             self.flat[place],
@@ -244,11 +276,14 @@ class Worlds:
         """Threads and compiled functions are made anew where it is unpickled."""
         kept = dict(self.__dict__)
         kept["pool"] = self.pool is not None
+        named = BY_NAME.get(self.others.name) is self.others
+        kept["others"] = self.others.name if named else replace(self.others)
         kept["known"], kept["blueprints"] = {}, [None if b is None else b.scenario for b in self.blueprints]
         return kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__dict__.update(kept)
+        self.others = as_policy(kept["others"])
         self.address = stepping.address_of(self.others)
         self.pool = ThreadPoolExecutor(len(self.parts)) if kept["pool"] else None
         self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in kept["blueprints"]]

@@ -35,7 +35,8 @@ class NativeVecEnv(VecEnv):
             "t": seconds since the start}, as a Monitor would give them. No VecMonitor is needed.
 
     Observations are new arrays [E, ...], rewards float32 [E], dones bool [E]. `env_method("action_masks")` gives the
-    masks, bool [V + 1] each, as sb3-contrib's MaskablePPO asks for them; `masks()` gives them as one array.
+    masks, bool [V + 1] each, as sb3-contrib's MaskablePPO asks for them; `masks()` gives them as one array. elapsed_ns,
+    int64 [E]: the simulated time that the last step took, also where it ended the episode.
     Errors: ValueError as DirectedYieldVectorEnv; AttributeError for what the batch does not have.
     """
 
@@ -45,6 +46,7 @@ class NativeVecEnv(VecEnv):
         # copy: SB3 keeps the last observations while it steps.
         self.batch = DirectedYieldVectorEnv(num_envs, scenario, autoreset_mode="same_step", copy=True, **options)
         self.full_infos = full_infos
+        self.elapsed_ns = np.zeros(num_envs, np.int64)
         self._began = time.time()
         self._actions = np.zeros(num_envs, np.int64)
         self._returns = np.zeros(num_envs)
@@ -55,19 +57,22 @@ class NativeVecEnv(VecEnv):
 
     def reset(self) -> Any:
         """Begin new episodes in all rows, with the seeds and options given to `seed` and `set_options` (used once).
-        options: "scenario", a Scenario for the row's next episode."""
+        options of a row: "scenario" and "world_seed", as for DirectedYieldEnv."""
         rows: dict[Any, list[int]] = {}
         for place, options in enumerate(self._options):
             rows.setdefault(options.get("scenario"), []).append(place)
+        world_seeds = [options.get("world_seed") for options in self._options]
         seeds: list[int | None] | None = None if None in self._seeds else self._seeds
         infos: dict[str, Any] = {}
         observations: Any = None
         for scenario, places in rows.items():
             mask = np.isin(np.arange(self.num_envs), places)
-            observations, infos = self.batch.reset(seed=seeds, options={"reset_mask": mask, "scenario": scenario})
+            options = {"reset_mask": mask, "scenario": scenario, "world_seed": world_seeds}
+            observations, infos = self.batch.reset(seed=seeds, options=options)
             seeds = None
         self._returns[:] = 0
         self._lengths[:] = 0
+        self.elapsed_ns = np.zeros(self.num_envs, np.int64)
         self.reset_infos = self._rows_of(infos)
         self._reset_seeds()
         self._reset_options()
@@ -82,8 +87,10 @@ class NativeVecEnv(VecEnv):
         observations, rewards, _, dones, found = self.batch.step(self._actions)
         self._returns += rewards
         self._lengths += 1
+        self.elapsed_ns = found["elapsed_ns"]
         infos = self._rows_of(found)
         for place in np.flatnonzero(dones):
+            self.elapsed_ns[place] = found["final_info"]["elapsed_ns"][place]
             infos[place] = self._last_info(int(place), found)
         return observations, rewards.astype(np.float32), dones, infos
 

@@ -5,10 +5,11 @@ ARGS ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+ALL_INSTALLED := .venv/.all-installed
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install compare validate bench test check lint docs docs-check clean distclean
+.PHONY: help install install-all compare validate bench test check lint docs docs-check clean distclean
 
 help: ## list the targets
 	@echo "usage: make TARGET [ARGS='...'] [PYTHON=python3] [JOBS=2]"
@@ -25,6 +26,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+install-all: $(ALL_INSTALLED) ## install the extras of learning too (PyTorch, SB3, PettingZoo, Minari)
+
+$(ALL_INSTALLED): $(INSTALLED)
+	@echo "Installing PyTorch, Stable-Baselines3, PettingZoo and Minari into .venv (once, a minute or two)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,train,pettingzoo,minari]'
+	@touch $@
+
 compare: $(INSTALLED) ## compare the kernel's policies; table, JSON and plot (ARGS='--vms 2,3,4')
 	@$(BIN)/kvmgym compare $(ARGS)
 
@@ -35,7 +43,7 @@ bench: $(INSTALLED) ## measure the simulator's speed, into results/bench.json
 	@mkdir -p results
 	@$(BIN)/kvmgym bench --json results/bench.json $(ARGS)
 
-test: $(INSTALLED) ## run the fast tests and the doctests
+test: $(INSTALLED) ## run the fast tests and the doctests (those of learning too after install-all)
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow' $(ARGS)
 
 check: lint docs-check ## lint, types, imports, generated docs, and every test

@@ -15,7 +15,6 @@ import numpy as np
 
 from kvmgym import stepping
 from kvmgym.benching import WARMUP_NS, Figure, at_least, at_most, scenario_of
-from kvmgym.core.jit import face_jit
 from kvmgym.core.memory import view
 from kvmgym.env import ID, DirectedYieldEnv
 from kvmgym.params import Scenario
@@ -23,13 +22,6 @@ from kvmgym.policies import BY_NAME
 from kvmgym.vector import DirectedYieldVectorEnv
 
 ENDLESS_NS = 10**15
-
-
-@face_jit
-def step_often(which, states, statics, actions, others, weights, masks, outs, rows, gains, times):  # type: ignore[no-untyped-def]
-    """`stepping.step_rows` with the same actions over and over: the simulation itself, without a call from Python."""
-    for _ in range(times):
-        stepping.step_rows(which, states, statics, actions, others, weights, masks, outs, rows, gains)
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -100,11 +92,11 @@ def _call_figures(repeats: int, steps: int = 20_000) -> list[Figure]:
         action, worlds = np.array([8]), inside.worlds
         arrays = (worlds.everyone, worlds.states, worlds.statics, action, worlds.address, worlds.weights)
         written = (worlds.masks, worlds.flat, worlds.rows, worlds.gains)
-        step_often(*arrays, *written, 10)
+        stepping.step_often(*arrays, *written, 10)
         for _ in range(10):
             batch.step(action)
             single.step(8)
-        alone = _timed(lambda: step_often(*arrays, *written, steps))  # noqa: B023
+        alone = _timed(lambda: stepping.step_often(*arrays, *written, steps))  # noqa: B023
         batched = _timed(lambda: [batch.step(action) for _ in range(steps)])  # noqa: B023
         singly = _timed(lambda: [single.step(8) for _ in range(steps)])  # noqa: B023
         over_batch.append((batched - alone) / steps * 1e6)
@@ -117,7 +109,7 @@ def _call_figures(repeats: int, steps: int = 20_000) -> list[Figure]:
 
 def _peer_figures(repeats: int, rows: int = 64, steps: int = 50) -> list[Figure]:
     """Against Gymnasium's own vector environments over the single environment."""
-    options = {"scenario": "dedup-small", "duration_ns": ENDLESS_NS}
+    options: dict[str, Any] = {"scenario": "dedup-small", "duration_ns": ENDLESS_NS}
     rates: dict[str, list[float]] = {"native": [], "sync": [], "async": []}
     actions = np.full(rows, 4)
     for _ in range(repeats):
@@ -146,7 +138,7 @@ def _training_figure() -> list[Figure]:
         from kvmgym.adapters.sb3 import NativeVecEnv
     except ImportError:
         return [Figure(name, float("nan"), "%", detail="not installed: pip install 'kvmgym[train]'")]
-    venv: Any = NativeVecEnv(DirectedYieldVectorEnv(64, scenario_of(16, 2, 16), autoreset_mode="same_step", copy=False))
+    venv: Any = NativeVecEnv(64, scenario_of(16, 2, 16))
     spent, step = [0.0], venv.step_wait
 
     def counted() -> Any:

@@ -1,4 +1,4 @@
-"""The command line: `kvmgym list | compare | validate | bench`."""
+"""The command line: `kvmgym list | compare | validate | bench | warmup`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,31 @@ def parser() -> argparse.ArgumentParser:
     add_list(commands, common)
     _add_validate(commands, common)
     _add_bench(commands, common)
+    _add_warmup(commands, common)
     return top
+
+
+def _add_warmup(commands: Any, common: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "warmup",
+        parents=[common],
+        help="compile the engine and the environment now, once for this installation",
+        description="Compile what the first simulation and the first episode would compile; later starts take seconds.",
+    )
+    command.set_defaults(run=_warmup)
+
+
+def _warmup(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    from kvmgym.env import DirectedYieldEnv
+    from kvmgym.warmup import compile_once
+
+    seconds = compile_once(console)
+    with console.status("compiling the environment …"):
+        env = DirectedYieldEnv("shootdowns-small", duration_ns=2_000_000)
+        env.reset(seed=0)
+        env.step(env.worlds.max_vcpus)
+    console.print("ready: the first simulation and the first episode start at once")
+    return {"seconds": seconds}
 
 
 def _add_validate(commands: Any, common: argparse.ArgumentParser) -> None:

@@ -55,7 +55,8 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
     or a sequence of these. duration_ns. observation: the form. reward: weights by term, None for the default.
     max_vcpus: pads V. controlled: the VMs whose exits are decisions (default all); others: the policy of the rest.
     privileged: adds fields that see the guest. show_all: exits without a possible target are steps too. kernel_agent:
-    for agents that are policies of the kernel (`ask`). debug: masked actions are errors. render_mode: "ansi".
+    for agents that are policies of the kernel (`ask`). debug: masked actions are errors. render_mode: "ansi" or
+    "rgb_array".
 
     ## Vectorized environment
     `gym.make_vec("kvmgym:kvmgym/DirectedYield-v0", num_envs=E)` is native (kvmgym.vector): a batch is one compiled
@@ -65,7 +66,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
     v0: first version.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
@@ -136,8 +137,8 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         """What a policy of the kernel answers in the open exit (needs `kernel_agent=True`)."""
         return int(self.batch.ask(policy)[0])
 
-    def render(self) -> str | None:
-        """A text picture of the decision, with render_mode "ansi"."""
+    def render(self) -> Any:
+        """A picture of the decision: text with render_mode "ansi", pixels with "rgb_array"."""
         pictures = self.batch.render()
         return pictures[0] if pictures else None
 

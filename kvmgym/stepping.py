@@ -163,6 +163,13 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
 
 
 @face_jit
+def step_often(which, states, statics, actions, others, weights, masks, outs, rows, gains, times):
+    """`step_rows` with the same actions over and over: what a step costs without a call from Python, for benchmarks."""
+    for _ in range(times):
+        step_rows(which, states, statics, actions, others, weights, masks, outs, rows, gains)
+
+
+@face_jit
 def ask_rows(which, states, statics, address, shows, weights, actions, none):
     """What a compiled policy answers in the open exit of each listed row; `none` stands for "no yield". As in the
     engine the policy may write to its `ask` record and to dy_eligible."""

@@ -16,6 +16,7 @@ from kvmgym import spaces, stepping
 from kvmgym.core import layout
 from kvmgym.params.errors import MAX_NS, check, integer
 from kvmgym.policies import Policy, PolicyFunction, as_policy
+from kvmgym.render import frame, picture
 from kvmgym.reward import TERMS
 from kvmgym.worlds import Source, Worlds
 
@@ -41,7 +42,11 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
     `_key` masks; action_mask is int8 [E, V + 1], reward_terms a table of arrays.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["ansi", "rgb_array"],
+        "render_fps": 4,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
 
     def __init__(
         self,
@@ -66,7 +71,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
     ) -> None:
         super().__init__()
         check(observation in spaces.FORMS, "observation", observation, f"one of {', '.join(spaces.FORMS)}")
-        check(render_mode in (None, "ansi"), "render_mode", render_mode, "None or 'ansi'")
+        check(render_mode in (None, "ansi", "rgb_array"), "render_mode", render_mode, "None, 'ansi' or 'rgb_array'")
         self.num_envs = integer("num_envs", num_envs, 1, 10**6)
         self.worlds = Worlds(
             self.num_envs,
@@ -163,13 +168,12 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         """Stop the threads."""
         self.worlds.close()
 
-    def render(self) -> tuple[str, ...] | None:
-        """A text picture of each row's decision, with render_mode "ansi"."""
+    def render(self) -> tuple[Any, ...] | None:
+        """A picture of each row's decision: text with render_mode "ansi", pixels with "rgb_array"."""
         if self.render_mode is None:
             return None
-        from kvmgym.render import picture
-
-        return tuple(picture(self.worlds, place) for place in range(self.num_envs))
+        draw = picture if self.render_mode == "ansi" else frame
+        return tuple(draw(self.worlds, place) for place in range(self.num_envs))
 
     # --- beyond Gymnasium -----------------------------------------------------------------------------------------
 
@@ -197,12 +201,13 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
     def snapshot(self) -> dict[str, Any]:
         """Everything that decides what comes next, random state included."""
         own = {"ended": self._ended.copy(), "begun": self._begun.copy(), "steps": self._steps.copy()}
-        return {**self.worlds.snapshot(), **own}
+        return {**self.worlds.snapshot(), **own, "sampling": self.np_random.bit_generator.state}
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to a snapshot of this environment, or of one with the same arguments."""
         self.worlds.restore(saved)
         self._ended, self._begun, self._steps = (saved[name].copy() for name in ("ended", "begun", "steps"))
+        self.np_random.bit_generator.state = saved["sampling"]
         self._look_at_buffers()
 
     def fork(self) -> DirectedYieldVectorEnv:

@@ -41,7 +41,8 @@ _PLACE_OF_EXISTS = [field.name for field in VCPU_FIELDS].index("exists")
 REWARDS = ("shared", "own")
 METADATA: dict[str, Any] = {
     "name": "directed_yield_v0",
-    "render_modes": ["ansi"],
+    "render_modes": DirectedYieldEnv.metadata["render_modes"],
+    "render_fps": DirectedYieldEnv.metadata["render_fps"],
     "is_parallelizable": False,  # one agent acts at a time: use parallel_env, not aec_to_parallel
 }
 
@@ -69,11 +70,11 @@ class _Hosts:
         self.info: dict[str, Any] = {}
 
     def _space(self) -> gym.Space[Any]:
-        inner = self.env.batch.single_observation_space
+        inner = copy.deepcopy(self.env.observation_space)  # an agent's own: spaces hold the random state of samples
         if not self.dict_observation:
-            return _copy(inner)
+            return inner
         mask = gym.spaces.Box(0, 1, (self.number,), np.int8)
-        return gym.spaces.Dict({"observation": _copy(inner), "action_mask": mask})
+        return gym.spaces.Dict({"observation": inner, "action_mask": mask})
 
     @property
     def actor(self) -> str | None:
@@ -214,7 +215,7 @@ class DirectedYieldAEC(AECEnv[str, Any, int]):
         self._deads_step_first()
 
     def render(self) -> Any:
-        """A text picture of the decision, with render_mode "ansi"."""
+        """A picture of the decision, as DirectedYieldEnv draws it."""
         return self.hosts.env.render()
 
     def close(self) -> None:
@@ -275,7 +276,7 @@ class DirectedYieldParallel(ParallelEnv[str, Any, int]):
         )
 
     def render(self) -> Any:
-        """A text picture of the decision, with render_mode "ansi"."""
+        """A picture of the decision, as DirectedYieldEnv draws it."""
         return self.hosts.env.render()
 
     def close(self) -> None:
@@ -290,11 +291,6 @@ parallel_env = DirectedYieldParallel
 def env(**arguments: Any) -> AECEnv[str, Any, int]:
     """The AEC form with PettingZoo's checks of actions and of the order of calls."""
     return wrappers.OrderEnforcingWrapper(wrappers.AssertOutOfBoundsWrapper(raw_env(**arguments)))
-
-
-def _copy(space: gym.Space[Any]) -> gym.Space[Any]:
-    """A space of its own for each agent, because spaces hold the random state of their samples."""
-    return copy.deepcopy(space)
 
 
 def _copied(observation: Any) -> Any:

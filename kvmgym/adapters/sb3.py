@@ -1,7 +1,7 @@
 """Stable-Baselines3: its VecEnv on the native batch, with action masks and episode statistics.
 
 SB3 does not take Gymnasium's vector environments, and wrapping E single environments gives the speed of the batch away.
-Left out: per-row attributes and methods that the batch does not have, images.
+Left out: per-row attributes and methods that the batch does not have.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class NativeVecEnv(VecEnv):
         observations, rewards, _, dones, found = self.batch.step(self._actions)
         self._returns += rewards
         self._lengths += 1
-        self.elapsed_ns = found["elapsed_ns"]
+        self.elapsed_ns = found["elapsed_ns"].copy()
         infos = self._rows_of(found)
         for place in np.flatnonzero(dones):
             self.elapsed_ns[place] = found["final_info"]["elapsed_ns"][place]
@@ -121,6 +121,10 @@ class NativeVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[Any], indices: Indices = None) -> list[bool]:
         """True for Monitor, whose work is done here; nothing else wraps a row."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+    def get_images(self) -> list[Any]:
+        """A picture of each row, uint8 [height, width, 3], with render_mode "rgb_array"."""
+        return self.env_method("render") if self.render_mode == "rgb_array" else [None] * self.num_envs
 
     # --- beyond SB3 ---------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 An observation is about the spinner's VM: GLOBALS about the spinner, its VM and its host, then VCPU_FIELDS for each vCPU
 of the VM. VCPU_FIELDS and GLOBALS are the one declaration: the spaces, the documentation and the tests are made from
 them. PRIVILEGED fields see the guest; they are written only when asked for. Times are on a logarithmic scale from 1 µs
-(0) to 1 s (1); logarithms here are linear between powers of two. Left out: what the host cannot see (locks, pending IPIs in the guest), other VMs' vCPUs by themselves.
+(0) to 1 s (1); logarithms here are linear between powers of two. Left out: what the host cannot see (locks, pending
+IPIs in the guest), other VMs' vCPUs by themselves.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ GLOBALS: tuple[Field, ...] = (
     Field("runnable", 0.0, 1.0, "of the VM's vCPUs", "vCPUs that run or want to", "nr_runnable of its groups"),
     Field("load", 0.0, 1.0, "of the VM's vCPUs", "decayed average of that", "tg->load_avg"),
     Field("queue", 0.0, 1.0, "of 8", "tasks queued at the spinner's pCPU", "rq->nr_running"),
-    Field("lag", -1.0, 1.0, "slices, at most 4, / 4", "lag of the spinner", f"{_FAIR}, entity_lag"),
+    Field("lag", -1.0, 1.0, "slices, at most 4, / 4", "lag of the spinner, as below", f"{_FAIR}, entity_lag"),
     Field("idle", 0.0, 1.0, "of the pCPUs", "idle pCPUs of the host", "nohz.nr_cpus"),
     _flag("apicv", "interrupts are virtualised", "kvm_vcpu_apicv_active"),
     _flag("ipi_tracking", "IPIs of this VM are tracked", "the series, ipi_tracking_enabled"),
@@ -71,8 +72,22 @@ VCPU_FIELDS: tuple[Field, ...] = (
     _flag("in_spin_loop", "in the spin-exit handler, or descheduled within it", f"{_VCPU}, spin_loop"),
     _flag("dy_eligible", "eligible although it spins", f"{_VCPU}, spin_loop"),
     _age("waiting", "for how long it is ready; 0 when it is not", "sched_info, last_queued"),
-    Field("lag", -1.0, 1.0, "slices, at most 4, / 4", "V - vruntime in its queue", f"{_FAIR}, entity_lag"),
-    Field("deadline", -1.0, 1.0, "slices, at most 4, / 4", "deadline - V in its queue", f"{_FAIR}, se->deadline"),
+    Field(
+        "lag",
+        -1.0,
+        1.0,
+        "slices, at most 4, / 4",
+        "least V - vruntime over its queue and its group's",
+        f"{_FAIR}, entity_lag",
+    ),
+    Field(
+        "deadline",
+        -1.0,
+        1.0,
+        "slices, at most 4, / 4",
+        "deadline - V of its group in the pCPU's queue",
+        f"{_FAIR}, se->deadline",
+    ),
     _flag("same_pcpu", "queued at the spinner's pCPU", "task_cpu"),
     Field("queue", 0.0, 1.0, "of 8", "tasks queued at its pCPU", "rq->nr_running"),
     _age("boosted", "time since a yield to it succeeded", "-"),
@@ -150,7 +165,7 @@ def write(w, out, privileged):
     out[6] = vm.nr_runnable * per_vcpu
     out[7] = min(vm.load_x1024 * per_vcpu / 1024, 1.0)
     out[8] = min(home.nr_running / 8, 1.0)
-    out[9] = _clip(_lag(w, vm.first + ask.me) * per_slice)
+    out[9] = _clip(hints.lag_ns(w, vm.first + ask.me) * per_slice)
     out[10] = host.idle_nr / par.pcpus
     out[11] = vm.apicv
     out[12] = vm.ipi_tracking != 0
@@ -182,10 +197,11 @@ def write(w, out, privileged):
         row[14] = 0
         row[15] = 0
         if ready:
-            se = w.se[v]
-            _, average = eevdf.weigh(w, se.rq)
-            row[14] = _clip((average - se.vruntime_ns) * per_slice)
-            row[15] = _clip((se.deadline_ns - average) * per_slice)
+            k = np.int64(w.se[v].parent)
+            k = np.int64(v) if k == NONE else k
+            _, average = eevdf.weigh(w, w.se[k].rq)
+            row[14] = _clip(hints.lag_ns(w, v) * per_slice)
+            row[15] = _clip((w.se[k].deadline_ns - average) * per_slice)
         row[16] = vcpu.pcpu == me.pcpu
         row[17] = min(w.pcpu[vcpu.pcpu].nr_running / 8, 1.0)
         row[18] = _age_of(now - vcpu.boosted_ns)
@@ -194,13 +210,3 @@ def write(w, out, privileged):
         if privileged:
             row[21] = v == awaited
             row[22] = vcpu.holds > 0
-
-
-@face_jit
-def _lag(w, v):
-    """V - vruntime of a queued vCPU in its own queue [ns]."""
-    se = w.se[v]
-    if se.on_rq == 0:
-        return np.int64(0)
-    _, average = eevdf.weigh(w, se.rq)
-    return average - se.vruntime_ns

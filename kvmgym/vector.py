@@ -166,7 +166,8 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
 
     def close_extras(self, **kwargs: Any) -> None:
         """Stop the threads."""
-        self.worlds.close()
+        if hasattr(self, "worlds"):
+            self.worlds.close()
 
     def render(self) -> tuple[Any, ...] | None:
         """A picture of each row's decision: text with render_mode "ansi", pixels with "rgb_array"."""

@@ -67,7 +67,8 @@ def record(
             buffers.append(minari.data_collector.EpisodeBuffer(id=len(buffers), **episode))
         batch.close()
     spec = _spec(scenario if prepared == given else prepared, arguments)
-    text = {"algorithm_name": getattr(agent, "name", None), **dict(about or {})}
+    name = getattr(agent, "name", None) or getattr(agent, "__name__", None)
+    text = {"algorithm_name": name, **dict(about or {})}
     return minari.create_dataset_from_buffers(
         dataset_id,
         buffers,

@@ -1,0 +1,124 @@
+"""Heuristics on observations: reference points that a learned agent has to beat, with nothing but what it sees.
+
+Each reads columns of kvmgym.observation by name and chooses for all rows of a batch at once. Ties go to the lowest
+index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.base import Actions, Agent, masks_of
+from kvmgym.observation import PRIVILEGED, VCPU_FIELDS
+from kvmgym.params.errors import integer
+
+COLUMN: Mapping[str, int] = MappingProxyType(
+    {field.name: place for place, field in enumerate((*VCPU_FIELDS, *PRIVILEGED))}
+)
+Floats = npt.NDArray[np.float32]
+Hashes = npt.NDArray[np.uint64]
+_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # splitmix64
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Heuristic(Agent):
+    """An agent that scores candidates and takes the best allowed one; "no yield" only when there is none."""
+
+    env_options: ClassVar[Mapping[str, Any]] = MappingProxyType({"observation": "dict"})
+
+    def act(self, observation: Any, info: Mapping[str, Any]) -> Actions:
+        """The candidate with the largest score in each row, int64 [E]."""
+        mask = masks_of(info)
+        scores = np.where(mask[:, :-1], self.scores(observation["vcpus"]), -np.inf)
+        best = scores.argmax(axis=1)
+        chosen: Actions = np.where(np.isneginf(scores.max(axis=1)), mask.shape[1] - 1, best)
+        return chosen
+
+    def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
+        """A number for each vCPU, [E, V], from their rows [E, V, F]; -inf for "rather nobody"."""
+        raise NotImplementedError
+
+
+class NoYield(Agent):
+    """Never yields."""
+
+    name = "none"
+
+    def act(self, observation: Any, info: Mapping[str, Any]) -> Actions:
+        """The last action in each row."""
+        mask = np.asarray(info["action_mask"])
+        return np.full(len(mask), mask.shape[1] - 1, np.int64)
+
+
+class RandomAgent(Agent):
+    """Any allowed target, all alike; "no yield" only when there is none. The lot is a hash of the seed and the decision
+    (time, VM, spinner, attempt), so that a row's episode depends on its own world only."""
+
+    name = "random"
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = integer("seed", seed, 0, 2**63 - 1)
+
+    def act(self, observation: Any, info: Mapping[str, Any]) -> Actions:
+        """An allowed target in each row, int64 [E]."""
+        mask = masks_of(info)
+        lots: Hashes = np.full(len(mask), self.seed, np.uint64)
+        for key in ("now_ns", "vm", "me", "attempt"):
+            told: Hashes = np.asarray(info[key]).astype(np.uint64)
+            lots = _mixed(lots ^ told)
+        numbers: Hashes = np.arange(mask.shape[1]).astype(np.uint64)
+        each = _mixed(lots[:, None] + numbers) >> np.uint64(1)
+        each |= mask.astype(np.uint64) << np.uint64(63)  # allowed ones are above all others
+        chosen: Actions = np.where(mask[:, :-1].any(axis=1), each[:, :-1].argmax(axis=1), mask.shape[1] - 1)
+        return chosen
+
+
+class RoundRobin(Heuristic):
+    """The next allowed vCPU after the one boosted last."""
+
+    name = "round-robin"
+
+    def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
+        """Minus the number of places after the one boosted last."""
+        count = vcpus[:, :, COLUMN["exists"]].sum(axis=1, keepdims=True).astype(np.int64)
+        last = vcpus[:, :, COLUMN["last_boosted"]].argmax(axis=1)[:, None]
+        turn: npt.NDArray[Any] = (np.arange(vcpus.shape[1]) - last - 1) % np.maximum(count, 1)
+        return -turn
+
+
+class LongestWaiting(Heuristic):
+    """The allowed vCPU that has been ready longest, as exactly as an observation tells it (to 1 part in a million; all
+    above 1 s alike)."""
+
+    name = "longest-waiting"
+
+    def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
+        """The waiting time."""
+        return vcpus[:, :, COLUMN["waiting"]]
+
+
+class Clairvoyant(Heuristic):
+    """Privileged: the vCPU that the spinner truly waits for, if it is allowed, else nobody."""
+
+    name = "clairvoyant"
+    env_options: ClassVar[Mapping[str, Any]] = MappingProxyType({"observation": "dict", "privileged": True})
+
+    def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
+        """0 for the awaited one."""
+        return np.where(vcpus[:, :, COLUMN["awaited"]] > 0, 0.0, -np.inf)
+
+
+def _mixed(values: Hashes) -> Hashes:
+    """The splitmix64 finaliser of values + a constant."""
+    values = values + _STEP
+    values = (values ^ (values >> np.uint64(30))) * _FIRST
+    values = (values ^ (values >> np.uint64(27))) * _SECOND
+    return values ^ (values >> np.uint64(31))
+
+
+HEURISTICS: tuple[Callable[[], Agent], ...] = (RandomAgent, NoYield, RoundRobin, LongestWaiting, Clairvoyant)

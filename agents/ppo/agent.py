@@ -19,8 +19,8 @@ from agents.ppo.storage import Settings, load_network
 class PpoAgent(Agent):
     """Acts by a CandidateNetwork: draws from the probabilities that it was trained with, or takes the highest score.
 
-    sample: draw. The draw is a hash of the decision's time and place, not of a generator that rows share, so that a run
-    has the same bits whatever stands beside it in the batch. settings: those of the run, if it comes from one.
+    sample: draw. The draw is a hash of the decision's time and place, not of a generator that rows share, so that it
+    does not depend on what stands beside it in the batch. settings: those of the run, if it comes from one.
     """
 
     name = "ppo"

@@ -324,7 +324,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("given, message", WRONG, ids=[str(given) for given, _ in WRONG])
+@pytest.mark.parametrize("given, message", WRONG, ids=[str(given).split(" at 0x")[0] for given, _ in WRONG])
 @pytest.mark.parametrize("kind", [DirectedYieldEnv, DirectedYieldVectorEnv])
 def test_a_wrong_argument_is_one_clear_error(kind, given, message):
     with pytest.raises(ValueError, match=message):

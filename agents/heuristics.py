@@ -6,6 +6,7 @@ index.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.base import Actions, Agent, masks_of
+from kvmgym.core import rng
 from kvmgym.observation import PRIVILEGED, VCPU_FIELDS
 from kvmgym.params.errors import integer
 
@@ -22,7 +24,6 @@ COLUMN: Mapping[str, int] = MappingProxyType(
 )
 Floats = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint64]
-_FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # splitmix64
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -39,9 +40,9 @@ class Heuristic(Agent):
         chosen: Actions = np.where(np.isneginf(scores.max(axis=1)), mask.shape[1] - 1, best)
         return chosen
 
+    @abstractmethod
     def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
         """A number for each vCPU, [E, V], from their rows [E, V, F]; -inf for "rather nobody"."""
-        raise NotImplementedError
 
 
 class NoYield(Agent):
@@ -115,10 +116,10 @@ class Clairvoyant(Heuristic):
 
 def _mixed(values: Hashes) -> Hashes:
     """The splitmix64 finaliser of values + a constant."""
-    values = values + _STEP
-    values = (values ^ (values >> np.uint64(30))) * _FIRST
-    values = (values ^ (values >> np.uint64(27))) * _SECOND
-    return values ^ (values >> np.uint64(31))
+    mix: Any = getattr(rng.mix, "py_func", rng.mix)
+    with np.errstate(over="ignore"):
+        mixed: Hashes = mix(values + _STEP)
+    return mixed
 
 
 HEURISTICS: tuple[Callable[[], Agent], ...] = (RandomAgent, NoYield, RoundRobin, LongestWaiting, Clairvoyant)

@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvmgym import bench_env
-from kvmgym.benching import MS, WARMUP_NS, Figure, at_least, at_most, machine, scenario_of
+from kvmgym.benching import MS, WARMUP_NS, Figure, at_least, at_most, machine, scenario_of, timed
 from kvmgym.core import events, layout, rng
 from kvmgym.core.jit import jit
 from kvmgym.core.memory import carve, view
@@ -30,12 +29,6 @@ from kvmgym.params import Compute, Dist, Host, Role, Scenario, Vm, Workload
 from kvmgym.policies import BY_NAME
 from kvmgym.simulate import advance
 from kvmgym.world import Blueprint
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ def speed(scenario: Scenario, policy: str, repeats: int, simulated_ns: int) -> S
     world, found = view(row, blueprint.static), []
     for k in range(repeats):
         before = int(world.host[0]["events"]), int(world.host[0]["decisions"])
-        seconds = _timed(lambda k=k: advance(blueprint, row, WARMUP_NS + (k + 1) * simulated_ns, chosen))  # type: ignore[misc]
+        seconds = timed(lambda k=k: advance(blueprint, row, WARMUP_NS + (k + 1) * simulated_ns, chosen))  # type: ignore[misc]
         after = int(world.host[0]["events"]), int(world.host[0]["decisions"])
         counted = ((after[0] - before[0]) / seconds, (after[1] - before[1]) / seconds)
         found.append((*counted, simulated_ns / 1e9 / seconds))
@@ -97,7 +90,7 @@ def _threads_figure(repeats: int) -> list[Figure]:
             rows = blueprint.worlds(range(8))
             with ThreadPoolExecutor(threads) as pool:
                 work = [lambda row=row: advance(blueprint, row, 100 * MS, chosen) for row in rows]
-                seconds.append(_timed(lambda work=work, pool=pool: list(pool.map(lambda one: one(), work))))  # type: ignore[misc]
+                seconds.append(timed(lambda work=work, pool=pool: list(pool.map(lambda one: one(), work))))  # type: ignore[misc]
         ratios.append(seconds[0] / seconds[1])
     return [at_least("two cores against one", statistics.median(ratios), "x", 1.8)]
 
@@ -110,7 +103,7 @@ def _memory_figures(repeats: int) -> list[Figure]:
         for _ in range(1000):
             row[:] = row.copy()
 
-    micros = statistics.median(_timed(snapshot_and_restore) * 1e3 for _ in range(max(repeats, 3)))
+    micros = statistics.median(timed(snapshot_and_restore) * 1e3 for _ in range(max(repeats, 3)))
     return [
         at_most("a world of 16 x 64", row.nbytes / 1024, "KiB", 64.0, "without the tables that all worlds share"),
         at_most("snapshot and restore of it", micros, "us", 20.0),
@@ -178,7 +171,7 @@ def _mm1_engine(customers: int) -> float:
     kinds = view(row, blueprint.static).dist["first"]
     first = layout.NO if kinds[0] >= 0 else layout.YES
     mm1_row(row, blueprint.static, first, layout.YES)
-    return customers / _timed(lambda: mm1_row(row, blueprint.static, first, customers))
+    return customers / timed(lambda: mm1_row(row, blueprint.static, first, customers))
 
 
 def _mm1_simpy(customers: int) -> float:
@@ -206,7 +199,7 @@ def _mm1_simpy(customers: int) -> float:
             environment.process(customer())
 
     environment.process(source())
-    return customers / _timed(lambda: environment.run(done))
+    return customers / timed(lambda: environment.run(done))
 
 
 def _mm1_figure(repeats: int) -> list[Figure]:

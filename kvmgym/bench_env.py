@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from kvmgym import stepping
-from kvmgym.benching import WARMUP_NS, Figure, at_least, at_most, scenario_of
+from kvmgym.benching import WARMUP_NS, Figure, at_least, at_most, scenario_of, timed
 from kvmgym.core.memory import view
 from kvmgym.env import ID, DirectedYieldEnv
 from kvmgym.params import Scenario
@@ -22,12 +22,6 @@ from kvmgym.policies import BY_NAME
 from kvmgym.vector import DirectedYieldVectorEnv
 
 ENDLESS_NS = 10**15
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def endless(number: int, scenario: Scenario, **options: Any) -> DirectedYieldVectorEnv:
@@ -63,7 +57,7 @@ def batch_speed(scenario: Scenario, rows: int, steps: int, repeats: int) -> tupl
         rates.append(rows * steps / seconds)
         before = _now_ns(env)
         until = np.int64((before + passed) // rows)
-        alone = _timed(lambda until=until: stepping.rollout_rows(*rollout, until, stepping.address_of(policy)))  # type: ignore[misc]
+        alone = timed(lambda until=until: stepping.rollout_rows(*rollout, until, stepping.address_of(policy)))  # type: ignore[misc]
         ratios.append((passed / seconds) / ((_now_ns(env) - before) / alone))
     return statistics.median(rates), statistics.median(ratios)
 
@@ -96,9 +90,9 @@ def _call_figures(repeats: int, steps: int = 20_000) -> list[Figure]:
         for _ in range(10):
             batch.step(action)
             single.step(8)
-        alone = _timed(lambda: stepping.step_often(*arrays, *written, steps))  # noqa: B023
-        batched = _timed(lambda: [batch.step(action) for _ in range(steps)])  # noqa: B023
-        singly = _timed(lambda: [single.step(8) for _ in range(steps)])  # noqa: B023
+        alone = timed(lambda: stepping.step_often(*arrays, *written, steps))  # noqa: B023
+        batched = timed(lambda: [batch.step(action) for _ in range(steps)])  # noqa: B023
+        singly = timed(lambda: [single.step(8) for _ in range(steps)])  # noqa: B023
         over_batch.append((batched - alone) / steps * 1e6)
         over_single.append((singly - alone) / steps * 1e6)
     return [
@@ -120,7 +114,7 @@ def _peer_figures(repeats: int, rows: int = 64, steps: int = 50) -> list[Figure]
                 env = gym.make_vec(ID, num_envs=rows, vectorization_mode=mode, **options)
             env.reset(seed=0)
             env.step(actions)
-            found.append(steps / _timed(lambda env=env: [env.step(actions) for _ in range(steps)]))  # type: ignore[misc]
+            found.append(steps / timed(lambda env=env: [env.step(actions) for _ in range(steps)]))  # type: ignore[misc]
             env.close()
     native = statistics.median(rates["native"])
     return [
@@ -151,7 +145,7 @@ def _training_figure() -> list[Figure]:
     model = MaskablePPO("MlpPolicy", venv, n_steps=128, batch_size=1024, device="cpu", seed=0)
     model.learn(64 * 128)
     spent[0] = 0.0
-    seconds = _timed(lambda: model.learn(3 * 64 * 128))
+    seconds = timed(lambda: model.learn(3 * 64 * 128))
     return [at_most(name, 100 * spent[0] / seconds, "%", 10, f"{3 * 64 * 128 / seconds:,.0f} steps/s, 64 rows")]
 
 

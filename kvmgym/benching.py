@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from kvmgym.params import Scenario
 from kvmgym.scenarios import equal_vms
@@ -49,3 +52,10 @@ def machine() -> str:
 def scenario_of(pcpus: int, vms: int, vcpus: int) -> Scenario:
     """dedup on a host of `pcpus` pCPUs with `vms` VMs of `vcpus` vCPUs."""
     return equal_vms(f"dedup-{pcpus}x{vms * vcpus}", "dedup", pcpus, vms, vcpus)
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """The seconds of wall time that some work takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began

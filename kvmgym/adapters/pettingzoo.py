@@ -150,7 +150,26 @@ class _Hosts:
         }
 
 
-class DirectedYieldAEC(AECEnv[str, Any, int]):
+class _Seats:
+    """What both forms have alike: the agents and their spaces."""
+
+    def _seat(self, hosts: _Hosts) -> None:
+        self.hosts = hosts
+        self.possible_agents = list(hosts.agents.values())
+        self.agents: list[str] = []
+        self.observation_spaces, self.action_spaces = hosts.observation_spaces, hosts.action_spaces
+        self.render_mode = hosts.env.render_mode
+
+    def observation_space(self, agent: str) -> gym.Space[Any]:
+        """The agent's observation space: always the same object."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> gym.Space[Any]:
+        """Discrete(V + 1): always the same object."""
+        return self.action_spaces[agent]
+
+
+class DirectedYieldAEC(_Seats, AECEnv[str, Any, int]):
     """The AEC form: agent_selection is the VM whose vCPU spins. See the module for observations and rewards.
 
     Arguments: scenario, a fixed one; rewards, "shared" or "own"; dict_observation: {"observation", "action_mask"}
@@ -168,19 +187,7 @@ class DirectedYieldAEC(AECEnv[str, Any, int]):
         **options: Any,
     ) -> None:
         super().__init__()
-        self.hosts = _Hosts(scenario, rewards, dict_observation, options)
-        self.possible_agents = list(self.hosts.agents.values())
-        self.agents: list[str] = []
-        self.observation_spaces, self.action_spaces = self.hosts.observation_spaces, self.hosts.action_spaces
-        self.render_mode = self.hosts.env.render_mode
-
-    def observation_space(self, agent: str) -> gym.Space[Any]:
-        """The agent's observation space: always the same object."""
-        return self.observation_spaces[agent]
-
-    def action_space(self, agent: str) -> gym.Space[Any]:
-        """Discrete(V + 1): always the same object."""
-        return self.action_spaces[agent]
+        self._seat(_Hosts(scenario, rewards, dict_observation, options))
 
     def observe(self, agent: str) -> Any:
         """What the agent sees."""
@@ -223,7 +230,7 @@ class DirectedYieldAEC(AECEnv[str, Any, int]):
         self.hosts.env.close()
 
 
-class DirectedYieldParallel(ParallelEnv[str, Any, int]):
+class DirectedYieldParallel(_Seats, ParallelEnv[str, Any, int]):
     """The parallel form: every agent gets everything at each decision; only the actor's action counts.
 
     Arguments as for DirectedYieldAEC. infos[agent]["acts"] tells who acts.
@@ -239,19 +246,7 @@ class DirectedYieldParallel(ParallelEnv[str, Any, int]):
         dict_observation: bool = False,
         **options: Any,
     ) -> None:
-        self.hosts = _Hosts(scenario, rewards, dict_observation, options)
-        self.possible_agents = list(self.hosts.agents.values())
-        self.agents: list[str] = []
-        self.observation_spaces, self.action_spaces = self.hosts.observation_spaces, self.hosts.action_spaces
-        self.render_mode = self.hosts.env.render_mode
-
-    def observation_space(self, agent: str) -> gym.Space[Any]:
-        """The agent's observation space: always the same object."""
-        return self.observation_spaces[agent]
-
-    def action_space(self, agent: str) -> gym.Space[Any]:
-        """Discrete(V + 1): always the same object."""
-        return self.action_spaces[agent]
+        self._seat(_Hosts(scenario, rewards, dict_observation, options))
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
         """Begin an episode; seed and options as for DirectedYieldEnv."""

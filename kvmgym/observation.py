@@ -17,6 +17,7 @@ import numpy as np
 from kvmgym.core import eevdf, hints, kvm
 from kvmgym.core.jit import face_jit
 from kvmgym.core.layout import NONE, READY, RUNNING
+from kvmgym.policies.kernel import waits_for_pcpu
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,9 @@ def write_mask(w, mask):
         mask[i] = False
         if i < vm.vcpus:
             vcpu = w.vcpu[vm.first + i]
-            if i != ask.me and vcpu.ready and vcpu.tried_serial != ask.serial and ask.tries > 0:
-                if not (vcpu.blocking and not (vcpu.dy_runnable or vcpu.pending_interrupt)):
-                    mask[i] = True
-                    count += 1
+            if i != ask.me and vcpu.tried_serial != ask.serial and ask.tries > 0 and waits_for_pcpu(vcpu):
+                mask[i] = True
+                count += 1
     mask[last] = True
     return count
 

@@ -14,8 +14,7 @@ import numpy as np
 from agents.base import Agent
 from kvmgym import metrics, stepping
 from kvmgym.compare import row_of
-from kvmgym.core import engine, layout
-from kvmgym.core.memory import view
+from kvmgym.core import layout
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check
 from kvmgym.simulate import DURATION_NS, WARMUP_NS
@@ -83,7 +82,7 @@ def _run(agent: Agent, env: DirectedYieldVectorEnv, until_ns: int, tell: Callabl
 
 
 def _measured(worlds: Worlds, place: int, name: str, seed: int) -> Row:
-    state, static, blueprint = worlds.states[place], worlds.statics[place], worlds.blueprints[place]
+    blueprint = worlds.blueprints[place]
     assert blueprint is not None
-    engine.settle_row(state, static, layout.NO)
-    return row_of(metrics.read(blueprint, view(state, static), name, seed))
+    worlds.settle(place)
+    return row_of(metrics.read(blueprint, worlds.world(place), name, seed))

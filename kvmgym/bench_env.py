@@ -15,7 +15,6 @@ import numpy as np
 
 from kvmgym import stepping
 from kvmgym.benching import WARMUP_NS, Figure, at_least, at_most, scenario_of, timed
-from kvmgym.core.memory import view
 from kvmgym.env import ID, DirectedYieldEnv
 from kvmgym.params import Scenario
 from kvmgym.policies import BY_NAME
@@ -32,10 +31,7 @@ def endless(number: int, scenario: Scenario, **options: Any) -> DirectedYieldVec
 
 
 def _now_ns(env: DirectedYieldVectorEnv) -> int:
-    worlds = env.worlds
-    return sum(
-        int(view(state, static).host[0]["now_ns"]) for state, static in zip(worlds.states, worlds.statics, strict=True)
-    )
+    return sum(int(env.worlds.world(place).host[0]["now_ns"]) for place in range(env.num_envs))
 
 
 def batch_speed(scenario: Scenario, rows: int, steps: int, repeats: int) -> tuple[float, float]:
@@ -43,7 +39,7 @@ def batch_speed(scenario: Scenario, rows: int, steps: int, repeats: int) -> tupl
     are those of `relaxed`; working them out is not counted."""
     env, policy = endless(rows, scenario, kernel_agent=True), BY_NAME["relaxed"]
     worlds, actions = env.worlds, np.zeros(rows, np.int64)
-    rollout = (worlds.everyone, worlds.states, worlds.statics)
+    rollout = (worlds.everyone, worlds.states, worlds.statics.bytes, worlds.rows)
     stepping.rollout_rows(*rollout, np.int64(WARMUP_NS), stepping.address_of(policy))
     rates, ratios = [], []
     for _ in range(repeats):
@@ -55,10 +51,9 @@ def batch_speed(scenario: Scenario, rows: int, steps: int, repeats: int) -> tupl
             seconds += time.perf_counter() - began
         passed = _now_ns(env) - before
         rates.append(rows * steps / seconds)
-        before = _now_ns(env)
-        until = np.int64((before + passed) // rows)
-        alone = timed(lambda until=until: stepping.rollout_rows(*rollout, until, stepping.address_of(policy)))  # type: ignore[misc]
-        ratios.append((passed / seconds) / ((_now_ns(env) - before) / alone))
+        span = np.int64(passed // rows)
+        alone = timed(lambda span=span: stepping.rollout_rows(*rollout, span, stepping.address_of(policy)))  # type: ignore[misc]
+        ratios.append(alone / seconds)
     return statistics.median(rates), statistics.median(ratios)
 
 
@@ -84,7 +79,7 @@ def _call_figures(repeats: int, steps: int = 20_000) -> list[Figure]:
         single = DirectedYieldEnv(scenario, duration_ns=ENDLESS_NS)
         single.reset(seed=0)
         action, worlds = np.array([8]), inside.worlds
-        arrays = (worlds.everyone, worlds.states, worlds.statics, action, worlds.address, worlds.weights)
+        arrays = (worlds.everyone, worlds.states, worlds.statics.bytes, action, worlds.address, worlds.weights)
         written = (worlds.masks, worlds.flat, worlds.rows, worlds.gains)
         stepping.step_often(*arrays, *written, 10)
         for _ in range(10):

@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 from kvmgym import stepping
 from kvmgym.core import layout
-from kvmgym.core.memory import view
 from kvmgym.worlds import Worlds
 
 
@@ -17,7 +16,7 @@ def picture(worlds: Worlds, place: int) -> str:
     blueprint = worlds.blueprints[place]
     if blueprint is None:
         return "no episode yet"
-    world, row = view(worlds.states[place], worlds.statics[place]), worlds.rows[place]
+    world, row = worlds.world(place), worlds.rows[place]
     spinner = -1
     if row[stepping.AT] == layout.AT_DECISION:
         spinner = blueprint.firsts[int(row[stepping.VM])] + int(row[stepping.ME])
@@ -38,7 +37,7 @@ def picture(worlds: Worlds, place: int) -> str:
 def _name(worlds: Worlds, place: int, v: int, spinner: int) -> str:
     blueprint = worlds.blueprints[place]
     assert blueprint is not None
-    vcpu = view(worlds.states[place], worlds.statics[place]).vcpu[v]
+    vcpu = worlds.world(place).vcpu[v]
     spins = layout.ACT_SEND < vcpu["act"] < layout.ACT_HALT
     marks = ("*" if v == spinner else "~" if spins else "") + ("!" if vcpu["holds"] > 0 else "")
     return f"{blueprint.vms[vcpu['vm']].name}.{vcpu['idx']}{marks}"
@@ -54,7 +53,7 @@ def frame(worlds: Worlds, place: int) -> npt.NDArray[np.uint8]:
     blueprint = worlds.blueprints[place]
     if blueprint is None:
         return np.zeros((CELL, COLUMNS * CELL, 3), np.uint8)
-    world, row = view(worlds.states[place], worlds.statics[place]), worlds.rows[place]
+    world, row = worlds.world(place), worlds.rows[place]
     image = np.zeros((blueprint.pcpus * CELL, COLUMNS * CELL, 3), np.uint8)
     spinner = -1
     if row[stepping.AT] == layout.AT_DECISION:

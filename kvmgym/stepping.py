@@ -14,17 +14,18 @@ import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from kvmgym import observation, reward
+from kvmgym import observation, prefetch, reward
 from kvmgym.core import engine, hints
 from kvmgym.core.jit import disabled, face_jit
 from kvmgym.core.layout import AT_DECISION, NO, NONE, YES
 from kvmgym.core.memory import carve, span
 from kvmgym.policies import SIGNATURE
 
-# Columns of a row's whole numbers, int64 [E, COLUMNS + 2 * (reward.SUMS + VMs)]: set by the environment ...
-UNTIL_NS, CONTROLLED, SHOW_ALL, KEEP_ASKING, PRIVILEGED = range(5)
+# Columns of a row's whole numbers, int64 [E, COLUMNS + 2 * (reward.SUMS + VMs)]: set by the environment (STATIC: the
+# row of `statics` that has its scenario's tables) ...
+UNTIL_NS, CONTROLLED, SHOW_ALL, KEEP_ASKING, PRIVILEGED, STATIC = range(6)
 # ... and told by a step: status (AT_*), the decision, the result of the last attempt (1, 0, -1; -2: none), time passed
-AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, COLUMNS = range(5, 15)
+AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, COLUMNS = range(6, 16)
 NO_ATTEMPT = -2
 
 _PLAIN: dict[int, Any] = {}  # policies by address when nothing is compiled
@@ -85,10 +86,12 @@ def _run_to_decision(w, row, others, mask):
         if (row[CONTROLLED] >> ask.vm) & 1 == 0:
             vm = w.vm[ask.vm]
             engine.answer(w, others(vm, span(w.vcpu, vm.first, vm.vcpus), ask.me, ask))
-        elif _is_decision(w, row, mask):
+            continue
+        prefetch.seen(w)
+        if _is_decision(w, row, mask):
+            prefetch.queued(w)
             return status
-        else:
-            engine.answer(w, NONE)
+        engine.answer(w, NONE)
 
 
 @face_jit
@@ -127,18 +130,37 @@ def begin_row(state, static, row, others, mask, out):
 
 
 @face_jit
+def _prefetch(w, which, n, states, statics, actions, rows):
+    """Ask for what row which[n], whose world is `w`, and the next two of the list will read."""
+    e = which[n]
+    prefetch.begin(w, rows[e, VM], rows[e, ME], actions[e])
+    if n + 1 < which.size:
+        after = which[n + 1]
+        if rows[after, AT] == AT_DECISION:
+            late = carve(states[after], statics[rows[after, STATIC]])
+            prefetch.late(late, rows[after, VM], rows[after, ME], actions[after])
+    if n + 2 < which.size:
+        after = which[n + 2]
+        if rows[after, AT] == AT_DECISION and rows[after, STATIC] == rows[e, STATIC]:
+            prefetch.early(w, rows[after, VM], (after - e) * states.shape[1])
+
+
+@face_jit
 def step_rows(which, states, statics, actions, others, weights, masks, outs, rows, gains):
     """Answer and run on the rows listed in `which`, int64 [N]; returns how many are at their end.
 
-    states, statics: uint8 [E, bytes]. actions: int64 [E], the VM's vCPU count or more for "no yield". weights: float64
-    [K]. Written: masks bool [E, V + 1], outs float32 [E, numbers], rows int64 (see above), gains float64 [E, 1 + K]:
-    the reward and its weighted terms. Rows are independent: threads may share the arrays with lists of their own."""
+    states: uint8 [E, bytes], statics: uint8 [S, bytes]. actions: int64 [E], the VM's vCPU count or more for "no yield".
+    weights: float64 [K]. Written: masks bool [E, V + 1], outs float32 [E, numbers], rows int64 (see above), gains
+    float64 [E, 1 + K]: the reward and its weighted terms. Rows are independent: threads may share the arrays with lists
+    of their own."""
     ended = 0
     policy = _function_at(others)
     for n in range(which.size):
         e = which[n]
         row = rows[e]
-        w = carve(states[e], statics[e])
+        w = carve(states[e], statics[row[STATIC]])
+        if states.size > prefetch.CACHED and row[AT] == AT_DECISION:
+            _prefetch(w, which, n, states, statics, actions, rows)
         ask = w.ask[0]
         target = actions[e]
         if target < 0 or target >= w.vm[ask.vm].vcpus or not (masks[e, target] or row[KEEP_ASKING]):
@@ -170,14 +192,14 @@ def step_often(which, states, statics, actions, others, weights, masks, outs, ro
 
 
 @face_jit
-def ask_rows(which, states, statics, address, shows, weights, actions, none):
+def ask_rows(which, states, statics, rows, address, shows, weights, actions, none):
     """What a compiled policy answers in the open exit of each listed row; `none` stands for "no yield". As in the
     engine the policy may write to its `ask` record and to dy_eligible."""
     policy = _function_at(address)
     kept = np.zeros(weights.size)
     for n in range(which.size):
         e = which[n]
-        w = carve(states[e], statics[e])
+        w = carve(states[e], statics[rows[e, STATIC]])
         ask = w.ask[0]
         if ask.open == 0:
             actions[e] = none
@@ -198,9 +220,10 @@ def ask_rows(which, states, statics, address, shows, weights, actions, none):
 
 
 @face_jit
-def rollout_rows(which, states, statics, until_ns, address):
-    """What the environment is measured against: the engine alone, with a compiled policy."""
+def rollout_rows(which, states, statics, rows, span_ns, address):
+    """What the environment is measured against: the engine alone, with a compiled policy, for `span_ns` in each row."""
     policy = _function_at(address)
     for n in range(which.size):
         e = which[n]
-        engine.advance(carve(states[e], statics[e]), until_ns, policy, NO)
+        w = carve(states[e], statics[rows[e, STATIC]])
+        engine.advance(w, w.host[0].now_ns + span_ns, policy, NO)

@@ -119,15 +119,14 @@ class Blueprint:
         pcpu["deboosted_ns"] = -layout.INF
         groups = len(self.vms) * self.pcpus
         rq = np.zeros(self.pcpus + groups, layout.RQ)
-        for name in ("head", "curr", "next_buddy", "owner"):
+        for name in ("head", "curr", "next_buddy"):
             rq[name] = layout.NONE
-        rq["owner"][self.pcpus :] = self.vcpus + np.arange(groups)
         words = np.zeros(self.vcpus * pend_words, np.int64)
         affin = self._affinity(affin_words)
         vcpus["pcpu"] = self._placement()
         parts = {
             "host": host, "ask": np.zeros(1, layout.ASK), "pcpu": pcpu, "rq": rq,
-            "se": self._entities(rank), "vm": vm_records, "vcpu": vcpus, "task": tasks, "lock": locks, "gate": gates,
+            "se": self._entities(), "vm": vm_records, "vcpu": vcpus, "task": tasks, "lock": locks, "gate": gates,
             "pend": words, "serve": words, "goal": words, "tree_ns": np.zeros(leaves, np.int64),
             "tree": np.zeros(leaves, np.int32),
             "hist": np.zeros(len(self.vms) * layout.HISTS * layout.HIST_BINS, np.int32),
@@ -144,8 +143,9 @@ class Blueprint:
         quant = np.concatenate([np.zeros(1, np.int64), *tables.quantiles])
         dist["first"] += dist["first"] >= 0
         statics = {
-            "par": param, "phase": phase, "dist": dist, "quant": quant, "cum": np.array([*tables.chances, 0], np.int64),
-            "affin": affin, "by_leaf": np.array([*order, *(self.vcpus + t for t in by_label)], np.int32),
+            "par": param, "ent": self._constants(rank), "phase": phase, "dist": dist, "quant": quant,
+            "cum": np.array([*tables.chances, 0], np.int64), "affin": affin,
+            "by_leaf": np.array([*order, *(self.vcpus + t for t in by_label)], np.int32),
         }  # fmt: skip
         self.static = _pack([statics[name] for name, _ in layout.STATIC_PARTS], 0)
         self.state = _pack([parts[name] for name, _ in layout.STATE_PARTS], POINTERS)
@@ -172,7 +172,7 @@ class Blueprint:
             "kernel_mode": _KERNEL_MODES[ple.kernel_mode], "ple_user": int(ple.user_exits),
             "ple_names_holder": int(ple.names_holder), "poll_max_ns": host.halt_poll.max_ns,
             "poll_start_ns": host.halt_poll.grow_start_ns, "poll_grow": host.halt_poll.grow,
-            "poll_shrink": host.halt_poll.shrink, "tasks": len(self.task_homes),
+            "poll_shrink": host.halt_poll.shrink, "tasks": len(self.task_homes), "one_slice": 1,
         }  # fmt: skip
         for name, value in values.items():
             par[name] = value
@@ -245,22 +245,23 @@ class Blueprint:
         ]
         return max(sum(uses[role] for role in vm.roles), 1)
 
-    def _entities(self, rank: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+    def _entities(self) -> npt.NDArray[Any]:
         """The scheduling entities: vCPUs, then the groups of each VM on each pCPU."""
-        groups = len(self.vms) * self.pcpus
-        se = np.zeros(self.vcpus + groups, layout.SE)
-        for name in ("next", "prev", "parent", "my_rq"):
-            se[name] = layout.NONE
-        se["slice_ns"] = self.scenario.host.base_slice_ns
+        se = np.zeros(self.vcpus + len(self.vms) * self.pcpus, layout.SE)
+        se["next"] = se["prev"] = layout.NONE
         se["weight"] = 1024
-        se["order"][: self.vcpus] = rank
         for g, vm in enumerate(self.vms):
             if not self.scenario.host.group_scheduling or g >= len(self.scenario.vms):
                 se["weight"][self.firsts[g] : self.firsts[g + 1]] = vm.weight
-            mine = slice(self.vcpus + g * self.pcpus, self.vcpus + (g + 1) * self.pcpus)
-            se["order"][mine] = rank[self.firsts[g]]
-            se["my_rq"][mine] = self.pcpus + g * self.pcpus + np.arange(self.pcpus)
         return se
+
+    def _constants(self, rank: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
+        """What never changes of the scheduling entities; a group has the label of its VM's first vCPU."""
+        ent = np.zeros(self.vcpus + len(self.vms) * self.pcpus, layout.ENTITY)
+        ent["slice_ns"] = self.scenario.host.base_slice_ns
+        ent["order"][: self.vcpus] = rank
+        ent["order"][self.vcpus :] = np.repeat(rank[self.firsts[:-1]], self.pcpus)
+        return ent
 
     def _allowed(self, vm: Vm, i: int) -> list[int]:
         if vm.pin is not None:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from kvmgym import reward as rewards
 from kvmgym import stepping
+from kvmgym.buffers import Bytes, StaticRows, widened, zeros
 from kvmgym.core import engine, layout
-from kvmgym.core.memory import view
+from kvmgym.core.memory import World, view
 from kvmgym.params import Scenario
 from kvmgym.params.errors import MAX_NS, check, integer, lookup
 from kvmgym.policies import BY_NAME, Policy, PolicyFunction, as_policy
@@ -113,8 +114,8 @@ class Worlds:
         self.gains = np.zeros((number, 1 + rewards.K))
         self.rows = np.zeros((number, stepping.COLUMNS + 2 * (rewards.SUMS + 1)), np.int64)
         self._options = np.array([int(show_all), int(kernel_agent), int(privileged)])
-        self.states = np.zeros((number, 0), np.uint8)
-        self.statics = np.zeros((number, 0), np.uint8)
+        self.states = zeros(number, 0)
+        self.statics = StaticRows()
         self.everyone = np.arange(number)
         self.pool = ThreadPoolExecutor(threads) if threads > 1 and number > 1 else None
         self.parts = np.array_split(self.everyone, threads) if self.pool else []
@@ -135,12 +136,8 @@ class Worlds:
 
     def _make_room(self, blueprint: Blueprint) -> None:
         """Widen the buffers to a blueprint's rows."""
-        for name, wanted in (("states", blueprint.state.size), ("statics", blueprint.static.size)):
-            old = getattr(self, name)
-            if old.shape[1] < wanted:
-                wider = np.zeros((self.number, wanted), np.uint8)
-                wider[:, : old.shape[1]] = old
-                setattr(self, name, wider)
+        if self.states.shape[1] < blueprint.state.size:
+            self.states = widened(self.states, self.number, blueprint.state.size)
         columns = stepping.COLUMNS + 2 * (rewards.SUMS + len(blueprint.vms))
         if self.rows.shape[1] < columns:
             rows = np.zeros((self.number, columns), np.int64)
@@ -154,6 +151,10 @@ class Worlds:
         for g in chosen:
             check(g in every, "controlled", g, f"VM numbers from 0 to {len(scenario.vms) - 1} of {scenario.name}")
         return sum(1 << g for g in chosen)
+
+    def _static(self, place: int) -> Bytes:
+        row: Bytes = self.statics.bytes[self.rows[place, stepping.STATIC]]
+        return row
 
     def reset(
         self, place: int, scenario: str | Scenario | Sampler | None = None, world_seed: int | None = None
@@ -169,30 +170,40 @@ class Worlds:
         check(len(chosen.vms) <= 62, "scenario vms", len(chosen.vms), "at most 62 VMs")
         blueprint = self.blueprint(chosen)
         self._make_room(blueprint)
+        row = self.rows[place]
+        if self.blueprints[place] is not None:
+            self.statics.give_back(int(row[stepping.STATIC]))
+        row[:] = 0
+        row[stepping.STATIC] = self.statics.take(blueprint)
         self.blueprints[place] = blueprint
         state = blueprint.worlds([int(generator.integers(2**62)) if world_seed is None else world_seed])[0]
         self.states[place, : state.size] = state
-        self.statics[place, : blueprint.static.size] = blueprint.static
-        self.others.install(view(self.states[place], self.statics[place]))
-        row = self.rows[place]
-        row[:] = 0
+        self.others.install(self.world(place))
         row[stepping.UNTIL_NS] = self.duration_ns
         row[stepping.CONTROLLED] = self._controls(chosen)
         row[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
         self.gains[place] = 0
         self._run_to_first(place)
 
+    def world(self, place: int) -> World:
+        """The world of row `place`; writes go through to it."""
+        return view(self.states[place], self._static(place))
+
+    def settle(self, place: int, reset: bool = False) -> None:
+        """Bring the counters of row `place` up to now; with `reset` the measured window begins now."""
+        engine.settle_row(self.states[place], self._static(place), layout.YES if reset else layout.NO)
+
     def go_on(self, place: int, until_ns: int) -> None:
         """After the end of row `place`, go on in the same world until `until_ns` with its counters at zero: what came
         before was to warm up."""
-        engine.settle_row(self.states[place], self.statics[place], layout.YES)
+        self.settle(place, reset=True)
         self.rows[place, stepping.UNTIL_NS] = until_ns
         self._run_to_first(place)
 
     def _run_to_first(self, place: int) -> None:
         stepping.begin_row(
             self.states[place],
-            self.statics[place],
+            self._static(place),
             self.rows[place],
             self.address,
             self.masks[place],
@@ -205,7 +216,7 @@ class Worlds:
         if self.rows[place, stepping.AT] == layout.AT_DEADLOCK:
             blueprint = self.blueprints[place]
             assert blueprint is not None
-            raise DeadlockError(explain_deadlock(blueprint, view(self.states[place], self.statics[place])))
+            raise DeadlockError(explain_deadlock(blueprint, self.world(place)))
 
     def step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64] | None = None) -> int:
         """Answer the open exits of the rows (of those in `which`) and run to the next; returns how many have ended."""
@@ -223,7 +234,7 @@ class Worlds:
         ended: int = stepping.step_rows(
             which,
             self.states,
-            self.statics,
+            self.statics.bytes,
             actions,
             function,
             self.weights,
@@ -242,7 +253,8 @@ class Worlds:
         stepping.ask_rows(
             self.everyone,
             self.states,
-            self.statics,
+            self.statics.bytes,
+            self.rows,
             stepping.address_of(policy),
             shows,
             weights,
@@ -266,8 +278,9 @@ class Worlds:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to a snapshot of these worlds, or of others of the same shape."""
         check(saved["flat"].shape == self.flat.shape, "snapshot", saved["flat"].shape, f"of shape {self.flat.shape}")
-        for name in ("states", "statics", "masks", "flat", "rows", "gains"):
+        for name in ("masks", "flat", "rows", "gains"):
             setattr(self, name, saved[name].copy())
+        self.states, self.statics = widened(saved["states"], 0, 0), saved["statics"].copy()
         self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in saved["scenarios"]]
         for generator, state in zip(self.generators, saved["generators"], strict=True):
             generator.bit_generator.state = state
@@ -283,6 +296,7 @@ class Worlds:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__dict__.update(kept)
+        self.states, self.statics = widened(self.states, 0, 0), self.statics.copy()
         self.others = as_policy(kept["others"])
         self.address = stepping.address_of(self.others)
         self.pool = ThreadPoolExecutor(len(self.parts)) if kept["pool"] else None

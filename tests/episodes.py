@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 from stories import FAR, hog, hold, one_lock, plain_host, us, user, vm
 
-from kvmgym.core.memory import view
 from kvmgym.params import Block, Costs, Scenario
 
 US, MS = 1_000, 1_000_000
@@ -32,7 +31,7 @@ def holder_preempted():
 
 def world(env, place=0):
     """A view of the world behind a row of an environment."""
-    return view(env.worlds.states[place], env.worlds.statics[place])
+    return env.worlds.world(place)
 
 
 def first_allowed(mask):

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 from digests import booted, digest
+from entities import change
 from examples import EXAMPLES, MS, US
 
 from kvmgym.core import check
@@ -37,6 +38,12 @@ from kvmgym.world import Blueprint
 def pick(world, part, test=lambda record: True):
     """The index of the first record of a part that passes; StopIteration when there is none at this time."""
     return next(place for place, record in enumerate(getattr(world, part)) if test(record))
+
+
+def a_group(world):
+    """The first queued group."""
+    first = int(world.par[0].vcpus)
+    return first + next(place for place, se in enumerate(world.se[first:]) if se.on_rq)
 
 
 def need(condition):
@@ -98,6 +105,13 @@ def never_listed(world):
     need(world.se[v].on_rq == 0)
     corrupt(world.se[v], on_rq=1)
     corrupt(world.pcpu[world.vcpu[v].pcpu], nr_running=up)
+
+
+def banned(world):
+    """A ready vCPU may not use the pCPU that it waits for."""
+    v = pick(world, "vcpu", lambda vcpu: vcpu.state == READY)
+    p = int(world.vcpu[v].pcpu)
+    world.affin[v * int(world.par[0].affin_words) + (p >> 5)] &= ~(1 << (p & 31))
 
 
 def delayed_and_ready(world):
@@ -206,9 +220,10 @@ CORRUPTIONS = {
     found.RQ_OVERFLOW: far_apart,
     found.SE_DEADLINE: lambda w: corrupt(w.se[queued(w).head], deadline_ns=-1),
     found.SE_LISTED: never_listed,
-    found.SE_GROUP: lambda w: corrupt(w.se[pick(w, "se", lambda se: se.on_rq and se.my_rq != NONE)], weight=1),
+    found.RQ_SUMS: lambda w: corrupt(queued(w), moment=up),
+    found.SE_GROUP: lambda w: change(w, a_group(w), weight=1),
     found.SE_STATE: delayed_and_ready,
-    found.SE_PLACE: lambda w: corrupt(entity(w, lambda v: v.state == READY), parent=NONE),
+    found.SE_PLACE: banned,
     found.RUNNING_FLAGS: lambda w: corrupt(any_vcpu(w, calm), ready=1),
     found.READY_FLAGS: lambda w: corrupt(any_vcpu(w, lambda v: v.state == READY), ready=0),
     found.BLOCKED_FLAGS: lambda w: corrupt(any_vcpu(w, lambda v: v.state == BLOCKED), blocking=0),
@@ -297,13 +312,13 @@ def test_there_is_a_corruption_for_every_violation():
 def test_a_corrupt_world_is_noticed(name, code, broken_by):
     blueprint, rows = moments(name)
     for row in rows:
-        broken = row.copy()
-        assert int(check.violation_row(broken, blueprint.static)) == 0
+        broken, static = row.copy(), blueprint.static.copy()
+        assert int(check.violation_row(broken, static)) == 0
         try:
-            broken_by(view(broken, blueprint.static))
+            broken_by(view(broken, static))
         except StopIteration:
             continue
-        violation = int(check.violation_row(broken, blueprint.static))
+        violation = int(check.violation_row(broken, static))
         assert code_of(violation) == code, describe(violation)
         return
     pytest.fail("no instant has what is to be corrupted")

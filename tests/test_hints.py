@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from digests import booted, digest
+from entities import change, group_above
 from examples import EXAMPLES, MS
 from hypothesis import given
 from stories import FAR, Story, hog, hold, one_lock, plain_host, story, us, user, vm, work
@@ -122,7 +123,7 @@ def lags_ms(told):
 def place(told, vruntimes_ms, first=0):
     """Give entities their vruntimes."""
     for k, value in enumerate(vruntimes_ms, first):
-        told.world.se[k]["vruntime_ns"] = round(value * MS)
+        change(told.world, k, vruntime_ns=round(value * MS))
 
 
 def test_a_lag_is_what_v_is_ahead():
@@ -131,7 +132,7 @@ def test_a_lag_is_what_v_is_ahead():
     told = Story(Scenario("lag", plain_host(1, group_scheduling=False), (a,)), "none").until(0)
     place(told, (0, 3, 6))
     assert lags_ms(told) == [3, 0, -3]
-    told.world.se[2]["weight"] = 2048
+    change(told.world, 2, weight=2048)
     assert lags_ms(told) == [3.75, 0.75, -2.25]
 
 
@@ -140,7 +141,7 @@ def test_with_groups_the_least_lag_of_the_levels_counts():
     vms = (Vm("a", 2, work((FAR,), name="x"), pin=(0, 0)), Vm("b", 1, work((FAR,), name="y"), pin=(0,)))
     told = Story(Scenario("lag", plain_host(1), vms), "none").until(0)
     place(told, (1, 3, 7))
-    a, b = (int(told.world.se[v]["parent"]) for v in (0, 2))
+    a, b = (group_above(told.world, v) for v in (0, 2))
     place(told, (6,), a)
     place(told, (2,), b)
     assert lags_ms(told) == [-2, -2, 0]

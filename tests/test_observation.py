@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from entities import change
 from episodes import US, any_allowed, holder_preempted, same, woken, world
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +30,7 @@ def observe(state, static, out, privileged):
 def numbers(env):
     """What the records of the environment's world now give, privileged fields included, float32 [G + V*F_ALL]."""
     out = np.full(G + env.worlds.max_vcpus * F_ALL, 7, np.float32)
-    observe(env.worlds.states[0], env.worlds.statics[0], out, 1)
+    observe(env.worlds.states[0], env.worlds.statics.bytes[0], out, 1)
     return out
 
 
@@ -157,9 +158,8 @@ def test_a_tried_target_is_marked():
 def test_lag_and_deadline_are_in_slices_against_the_average(behind_ms, lag, own):
     """a0's vruntime and deadline are moved back: V of two tasks follows by half of it. Slices of 3 ms, at most 4."""
     env = begun(holder_preempted())
-    se = world(env).se[1]
-    se["vruntime_ns"] -= round(behind_ms * 1000 * US)
-    se["deadline_ns"] -= round(behind_ms * 1000 * US)
+    behind = round(behind_ms * 1000 * US)
+    change(world(env), 1, vruntime_ns=lambda v: v - behind, deadline_ns=lambda d: d - behind)
     found = named(numbers(env))
     assert found["lag[0]"] == approximately(np.clip(lag / 3 / 4 if abs(lag) < 4 else lag, -1, 1))
     deadline = (3 - behind_ms / 2) / 3 / 4
@@ -177,7 +177,7 @@ def test_the_spinners_own_lag(ahead_ms, lag):
     assert env.worlds.rows[0, stepping.NOW_NS] == 4_102 * US and found[NAMES.index("queue")] == 2 / 8
     behind = world(env).se[3]["vruntime_ns"] - world(env).se[2]["vruntime_ns"]
     assert found[NAMES.index("lag")] == approximately(behind / 2 / (3_000 * US) / 4)
-    world(env).se[2]["vruntime_ns"] += behind + round(ahead_ms * 1000 * US)
+    change(world(env), 2, vruntime_ns=lambda v: v + behind + round(ahead_ms * 1000 * US))
     assert numbers(env)[NAMES.index("lag")] == approximately(lag)
 
 

@@ -27,7 +27,6 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils import wrappers
 
 from kvmgym import stepping
-from kvmgym.core.memory import view
 from kvmgym.env import DirectedYieldEnv
 from kvmgym.observation import GLOBALS, VCPU_FIELDS, G
 from kvmgym.params import Scenario
@@ -124,7 +123,7 @@ class _Hosts:
         assert blueprint is not None
         if not self.own:
             return self.lost
-        vcpu = view(worlds.states[0], worlds.statics[0]).vcpu
+        vcpu = worlds.world(0).vcpu
         each = vcpu["spin_ns"] + vcpu["overhead_ns"]
         lost = np.array([each[a:b].sum() for a, b in pairwise(blueprint.firsts[: self.vms + 1])])
         idle = worlds.rows[0, stepping.COLUMNS + SUMS - 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kvmgym.core import activity, events, sched
+from kvmgym.core import activity, eevdf, events, sched
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import ACT_COMPUTE, ACT_HALT, ACT_SEND, BLOCKED, INF, NONE, POLL_ENDS, READY, RUNNING
 from kvmgym.core.violations import (
@@ -22,6 +22,7 @@ from kvmgym.core.violations import (
     RQ_ELIGIBLE,
     RQ_LIST,
     RQ_OVERFLOW,
+    RQ_SUMS,
     SE_DEADLINE,
     SE_GROUP,
     SE_LISTED,
@@ -167,7 +168,7 @@ def queues(w):
         se = w.se[k]
         listed -= 1 if se.on_rq else 0
         if k >= first_group:
-            nr = w.rq[se.my_rq].nr
+            nr = w.rq[eevdf.own_queue(w, k)].nr
             if (se.on_rq == 1) != (nr > 0 or se.delayed == 1) or (se.delayed and nr > 0):
                 return at(SE_GROUP, k)
             if se.on_rq and (se.weight < 2 or se.weight > w.vm[(k - first_group) // w.par[0].pcpus].shares):
@@ -183,10 +184,7 @@ def _queue(w, rq):
     nr = 0
     runnable = 0
     buddy = queue.next_buddy == NONE
-    total = 0
-    moment = 0
     least = 0
-    base = 0 if queue.head == NONE else w.se[queue.head].vruntime_ns
     before = NONE
     k = queue.head
     while k != NONE:
@@ -196,22 +194,23 @@ def _queue(w, rq):
         if se.rel_deadline or se.vruntime_ns > se.deadline_ns:
             return at(SE_DEADLINE, k)
         nr += 1
-        runnable += 1 if se.my_rq == NONE and se.delayed == 0 else 0
+        runnable += 1 if eevdf.own_queue(w, k) == NONE and se.delayed == 0 else 0
         buddy = buddy or (queue.next_buddy == k and se.delayed == 0)
-        ahead = se.vruntime_ns - base
-        if abs(float(ahead)) * se.weight * limit > _SAFE:
+        ahead = se.vruntime_ns - queue.zero_vruntime_ns
+        least = ahead if nr == 1 else min(least, ahead)
+        if abs(float(ahead)) * max(queue.load, se.weight) > _SAFE:
             return at(RQ_OVERFLOW, rq)
-        total += se.weight
-        moment += se.weight * ahead
-        least = min(least, ahead)
         before = k
         k = se.next
     if nr != queue.nr or runnable != queue.nr_runnable:
         return at(RQ_COUNTS, rq)
     if not buddy:
         return at(RQ_BUDDY, rq)
-    if nr > 0 and total * least > moment:
+    load, moment = eevdf.tally(w, rq)
+    if nr > 0 and load * least > moment:
         return at(RQ_ELIGIBLE, rq)
+    if load != queue.load or moment != queue.moment:
+        return at(RQ_SUMS, rq)
     return 0 if _current_agrees(w, rq) else at(RQ_CURR, rq)
 
 
@@ -222,7 +221,7 @@ def _current_agrees(w, rq):
     curr = w.rq[rq].curr
     if v == NONE:
         return curr == NONE
-    group = w.se[v].parent
+    group = eevdf.parent(w, v)
     if w.vcpu[v].state != RUNNING:  # it has halted, and its group may stay current until the pCPU picks anew
         return curr == NONE or curr == group
     if w.se[v].rq == rq:
@@ -236,5 +235,5 @@ def placement(w, v):
     vcpu, se = w.vcpu[v], w.se[v]
     if (vcpu.state != BLOCKED) != (se.on_rq == 1 and se.delayed == 0) or (se.delayed and se.on_rq == 0):
         return at(SE_STATE, v)
-    wrong = se.on_rq and (se.rq != sched.queue_of(w, v, vcpu.pcpu) or se.parent != w.rq[se.rq].owner)
+    wrong = se.on_rq and se.rq != sched.queue_of(w, v, vcpu.pcpu)
     return at(SE_PLACE, v) if wrong or not sched.allowed(w, v, vcpu.pcpu) else 0

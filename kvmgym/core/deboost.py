@@ -59,8 +59,8 @@ def push_back(w, me, target, now):
     gran = eevdf.fair(w.par[0].slice_ns, se.weight)
     need = max(w.se[target].vruntime_ns - se.vruntime_ns, 0)
     reverse = pcpu.pair_from == target and pcpu.pair_to == me and now - pcpu.pair_ns <= REVERSE_NS * unit
-    se.vruntime_ns += penalty(gran, need, w.rq[se.rq].nr, reverse)
-    se.deadline_ns = se.vruntime_ns + eevdf.fair(se.slice_ns, se.weight)
+    eevdf.advance_vruntime(w, me, penalty(gran, need, w.rq[se.rq].nr, reverse))
+    se.deadline_ns = se.vruntime_ns + eevdf.fair(w.ent[me].slice_ns, se.weight)
     pcpu.pair_ns = now
     pcpu.pair_from = me
     pcpu.pair_to = target
@@ -73,9 +73,9 @@ def credit(w, me, target, now):
     while k != NONE:
         if not eevdf.eligible(w, k):
             others = w.rq[w.se[k].rq].nr - 1
-            span = eevdf.fair(w.se[k].slice_ns, w.se[k].weight)
+            span = eevdf.fair(w.ent[k].slice_ns, w.se[k].weight)
             eevdf.move_to_lag(w, k, (span * others * w.par[0].lag_credit_q16) >> 16)
-        k = w.se[k].parent
+        k = eevdf.parent(w, k)
     pcpu = w.pcpu[w.vcpu[me].pcpu]
     if now - pcpu.deboosted_ns <= INTERVAL_NS * w.par[0].unit_ns:
         return
@@ -83,4 +83,4 @@ def credit(w, me, target, now):
     k = np.int64(me)
     while k != NONE:
         w.se[k].vprot_ns = w.se[k].vruntime_ns
-        k = w.se[k].parent
+        k = eevdf.parent(w, k)

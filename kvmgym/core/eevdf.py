@@ -1,7 +1,8 @@
 """EEVDF: virtual time, lag, placement, the pick, and delayed dequeue, on two levels of queues.
 
-Models kernel/sched/fair.c of Linux 6.12-6.19 as kernel.md 2.3 states it. Queues are short here (a few VMs a pCPU), so a
-queue is a list that is scanned where the kernel keeps an augmented tree and running sums; the results are the same.
+Models kernel/sched/fair.c of Linux 6.12-6.19 as kernel.md 2.3 states it. As in the kernel a queue keeps the sums that
+V follows from. Queues are short here (a few VMs a pCPU), so the pick scans a list where the kernel has an augmented
+tree; the result is the same.
 Left out: idle and throttled entities, SCHED_BATCH, PELT of single entities (a VM's load is one decayed average).
 """
 
@@ -13,6 +14,7 @@ from kvmgym.core.jit import jit
 from kvmgym.core.layout import NO, NONE, YES
 
 _UNIT = 1024  # weight of nice 0
+_FAR = 1 << 40  # a moment above this is taken from a new reference: about a second of running at nice 0
 _PERIOD_SHIFT = 20  # load averages decay in periods of 2^20 ns, by half in 32 of them
 _DECAY_Q16 = np.array([round(65536 * 0.5 ** (n / 32)) for n in range(32)], dtype=np.int64)
 
@@ -26,44 +28,79 @@ def fair(delta_ns, weight):
 
 
 @jit
-def weigh(w, rq):
-    """Sum of weights and V of a queue, the current entity included (avg_vruntime); V of an empty one is its last."""
+def own_queue(w, k):
+    """The queue of a group entity, NONE for a vCPU."""
+    first_group = w.par[0].vcpus
+    return w.par[0].pcpus + k - first_group if k >= first_group else NONE
+
+
+@jit
+def owner(w, rq):
+    """The group entity that a queue belongs to, NONE for a root queue."""
+    first_group = w.par[0].pcpus
+    return w.par[0].vcpus + rq - first_group if rq >= first_group else NONE
+
+
+@jit
+def parent(w, k):
+    """The group entity above an entity that is queued or was, or NONE."""
+    return owner(w, w.se[k].rq)
+
+
+@jit
+def average(w, rq):
+    """V of a queue, the current entity included (avg_vruntime); that of an empty one is its last."""
     queue = w.rq[rq]
-    total = 0
+    if queue.load == 0:
+        return queue.zero_vruntime_ns
+    return queue.zero_vruntime_ns + queue.moment // queue.load
+
+
+@jit
+def tally(w, rq):
+    """What `load` and `moment` of a queue should be, entity by entity."""
+    queue = w.rq[rq]
+    load = 0
     moment = 0
-    base = queue.zero_vruntime_ns
     k = queue.head
-    if k != NONE:
-        base = w.se[k].vruntime_ns
     while k != NONE:
         se = w.se[k]
-        total += se.weight
-        moment += se.weight * (se.vruntime_ns - base)
+        load += se.weight
+        moment += se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
         k = se.next
-    return total, base + (moment // total if total > 0 else 0)
+    return load, moment
+
+
+@jit
+def advance_vruntime(w, k, delta_ns):
+    """Add virtual time to a queued entity. V does not depend on where the moment is taken from, so that the reference
+    moves on before products could overflow."""
+    se = w.se[k]
+    queue = w.rq[se.rq]
+    se.vruntime_ns += delta_ns
+    queue.moment += se.weight * delta_ns
+    if queue.moment > _FAR:
+        passed = queue.moment // queue.load
+        queue.zero_vruntime_ns += passed
+        queue.moment -= queue.load * passed
 
 
 @jit
 def eligible(w, k):
     """entity_eligible: the queued entity's vruntime has not passed V, tested without a division."""
-    v = w.se[k].vruntime_ns
-    moment = 0
-    i = w.rq[w.se[k].rq].head
-    while i != NONE:
-        se = w.se[i]
-        moment += se.weight * (se.vruntime_ns - v)
-        i = se.next
-    return moment >= 0
+    queue = w.rq[w.se[k].rq]
+    return queue.load * (w.se[k].vruntime_ns - queue.zero_vruntime_ns) <= queue.moment
 
 
 @jit
 def lag_limit(w, k):
     """The most lag that a queued entity may have: the largest queued slice and a tick, by its weight."""
-    longest = w.se[k].slice_ns
-    i = w.rq[w.se[k].rq].head
-    while i != NONE:
-        longest = max(longest, w.se[i].slice_ns)
-        i = w.se[i].next
+    longest = w.ent[k].slice_ns
+    if not w.par[0].one_slice:
+        i = w.rq[w.se[k].rq].head
+        while i != NONE:
+            longest = max(longest, w.ent[i].slice_ns)
+            i = w.se[i].next
     return fair(longest + w.par[0].tick_ns, w.se[k].weight)
 
 
@@ -71,14 +108,15 @@ def lag_limit(w, k):
 def _clamped_lag(w, k):
     """V - vruntime of a queued entity, within what the largest queued slice and a tick allow."""
     se = w.se[k]
-    _, average = weigh(w, se.rq)
     limit = lag_limit(w, k)
-    return min(max(average - se.vruntime_ns, -limit), limit)
+    return min(max(average(w, se.rq) - se.vruntime_ns, -limit), limit)
 
 
 @jit
 def _link(w, rq, k):
     queue, se = w.rq[rq], w.se[k]
+    queue.load += se.weight
+    queue.moment += se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
     se.rq = rq
     se.prev = NONE
     se.next = queue.head
@@ -93,6 +131,8 @@ def _link(w, rq, k):
 def _unlink(w, k):
     se = w.se[k]
     queue = w.rq[se.rq]
+    queue.load -= se.weight
+    queue.moment -= se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
     if queue.nr == 1:
         queue.zero_vruntime_ns = se.vruntime_ns
     if se.prev != NONE:
@@ -108,17 +148,16 @@ def _unlink(w, k):
 @jit
 def _place(w, rq, k, initial):
     """place_entity: vruntime from V and the lag it left with, deadline one slice on (half a slice for a new task)."""
-    se = w.se[k]
-    total, average = weigh(w, rq)
+    se, load = w.se[k], w.rq[rq].load
     lag = 0
-    if w.par[0].place_lag and total > 0 and se.vlag_ns != 0:
-        lag = se.vlag_ns * (total + se.weight) // total
-    se.vruntime_ns = average - lag
+    if w.par[0].place_lag and load > 0 and se.vlag_ns != 0:
+        lag = se.vlag_ns * (load + se.weight) // load
+    se.vruntime_ns = average(w, rq) - lag
     if se.rel_deadline:
         se.deadline_ns += se.vruntime_ns
         se.rel_deadline = 0
         return
-    span = fair(se.slice_ns, se.weight)
+    span = fair(w.ent[k].slice_ns, se.weight)
     se.deadline_ns = se.vruntime_ns + (span >> 1 if initial else span)
 
 
@@ -197,8 +236,8 @@ def _decay_load(vm, now):
 @jit
 def _group_weight(w, k, now):
     """calc_group_shares: the VM's shares, in the proportion of its load that is on this pCPU."""
-    queue = w.rq[w.se[k].my_rq]
-    vm = w.vm[(w.se[k].my_rq - w.par[0].pcpus) // w.par[0].pcpus]
+    queue = w.rq[own_queue(w, k)]
+    vm = w.vm[(k - w.par[0].vcpus) // w.par[0].pcpus]
     _decay_load(vm, now)
     local = queue.nr_runnable * _UNIT
     if local == 0:
@@ -240,19 +279,20 @@ def update_curr(w, p, now):
     resched = False
     while k != NONE:
         se = w.se[k]
-        if se.on_rq == 0 or w.rq[se.rq].curr != k:
+        queue = w.rq[se.rq]
+        if se.on_rq == 0 or queue.curr != k:
             break
         if delta > 0:
-            se.vruntime_ns += fair(delta, se.weight)
+            advance_vruntime(w, k, fair(delta, se.weight))
         if se.vruntime_ns >= se.deadline_ns:
-            se.deadline_ns = se.vruntime_ns + fair(se.slice_ns, se.weight)
-            if w.rq[se.rq].nr > 1:
+            se.deadline_ns = se.vruntime_ns + fair(w.ent[k].slice_ns, se.weight)
+            if queue.nr > 1:
                 resched = True
-            if w.rq[se.rq].next_buddy == k:
-                w.rq[se.rq].next_buddy = NONE
-        elif se.vruntime_ns >= se.vprot_ns and w.rq[se.rq].nr > 1:
+            if queue.next_buddy == k:
+                queue.next_buddy = NONE
+        elif se.vruntime_ns >= se.vprot_ns and queue.nr > 1:
             resched = True
-        k = se.parent
+        k = owner(w, se.rq)
     return resched
 
 
@@ -260,10 +300,8 @@ def update_curr(w, p, now):
 def enqueue(w, v, rq, now, initial):
     """Queue a vCPU, and its group above it, on the queue `rq` of its pCPU (enqueue_task_fair)."""
     p = w.vcpu[v].pcpu
-    group = w.rq[rq].owner
-    se = w.se[v]
-    se.parent = group
-    se.delayed = 0
+    group = owner(w, rq)
+    w.se[v].delayed = 0
     _place(w, rq, v, initial)
     _link(w, rq, v)
     w.pcpu[p].nr_running += 1
@@ -286,7 +324,7 @@ def wake_delayed(w, v, now):
     """Wake a vCPU that never left its queue."""
     _requeue(w, v)
     set_runnable(w, v, 1, now)
-    update_group(w, w.se[v].parent, now)
+    update_group(w, parent(w, v), now)
 
 
 @jit
@@ -301,7 +339,7 @@ def dequeue(w, v, sleep, now):
             queue.next_buddy = NONE
         if queue.curr == v:
             queue.curr = NONE
-        update_group(w, se.parent, now)
+        update_group(w, parent(w, v), now)
         return
     finish_dequeue(w, v, sleep, now)
 
@@ -309,12 +347,12 @@ def dequeue(w, v, sleep, now):
 @jit
 def finish_dequeue(w, v, sleep, now):
     """Really take a vCPU off its queue, and its group when that was the last one."""
-    group = w.se[v].parent
+    group = parent(w, v)
     _leave(w, v, sleep)
     w.pcpu[w.vcpu[v].pcpu].nr_running -= 1
     if group == NONE:
         return
-    if w.rq[w.se[group].my_rq].nr > 0:
+    if w.rq[own_queue(w, group)].nr > 0:
         update_group(w, group, now)
     elif sleep and w.par[0].delay_dequeue and not eligible(w, group):
         w.se[group].delayed = 1
@@ -338,29 +376,19 @@ def pick(w, rq, short_wakee):
     if par.pick_buddy and queue.next_buddy != NONE and eligible(w, queue.next_buddy):
         return queue.next_buddy
     curr = queue.curr
-    total = 0
-    moment = 0
-    base = w.se[queue.head].vruntime_ns
-    k = queue.head
-    while k != NONE:
-        se = w.se[k]
-        total += se.weight
-        moment += se.weight * (se.vruntime_ns - base)
-        k = se.next
     if curr != NONE and par.run_to_parity and short_wakee == NONE:
-        se = w.se[curr]
-        if se.vruntime_ns < se.vprot_ns and total * (se.vruntime_ns - base) <= moment:
+        if w.se[curr].vruntime_ns < w.se[curr].vprot_ns and eligible(w, curr):
             return curr
     best = NONE
     k = queue.head
     while k != NONE:
         se = w.se[k]
-        if total * (se.vruntime_ns - base) <= moment:
+        if eligible(w, k):
             if best == NONE:
                 best = k
             else:
                 gap = se.deadline_ns - w.se[best].deadline_ns
-                if gap < 0 or (gap == 0 and se.order < w.se[best].order):
+                if gap < 0 or (gap == 0 and w.ent[k].order < w.ent[best].order):
                     best = k
         k = se.next
     return best
@@ -375,10 +403,10 @@ def pick_vcpu(w, p, now):
             k = pick(w, rq, NONE)
             if w.se[k].delayed:
                 break
-            if w.se[k].my_rq == NONE:
+            rq = own_queue(w, k)
+            if rq == NONE:
                 return k
-            rq = w.se[k].my_rq
-        if w.se[k].my_rq == NONE:
+        if own_queue(w, k) == NONE:
             finish_dequeue(w, k, YES, now)
         else:
             _leave(w, k, YES)
@@ -388,13 +416,14 @@ def pick_vcpu(w, p, now):
 @jit
 def set_current(w, p, prev, chosen):
     """put_prev_entity and set_next_entity along both chains: what starts to run is protected for a slice."""
+    par = w.par[0]
     k = prev
     while k != NONE:
         if w.rq[w.se[k].rq].curr == k:
-            parent_of_chosen = NONE if chosen == NONE else w.se[chosen].parent
+            parent_of_chosen = NONE if chosen == NONE else parent(w, chosen)
             if k != chosen and k != parent_of_chosen:
                 w.rq[w.se[k].rq].curr = NONE
-        k = w.se[k].parent
+        k = parent(w, k)
     k = chosen
     while k != NONE:
         se = w.se[k]
@@ -403,10 +432,10 @@ def set_current(w, p, prev, chosen):
             queue.next_buddy = NONE
         if queue.curr != k:
             queue.curr = k
-            shortest = se.slice_ns
-            i = queue.head
+            shortest = w.ent[k].slice_ns
+            i = NONE if par.one_slice else queue.head
             while i != NONE:
-                shortest = min(shortest, w.se[i].slice_ns)
-                i = w.se[i].next
+                shortest = min(shortest, w.ent[i].slice_ns)
+                i = np.int64(w.se[i].next)
             se.vprot_ns = min(se.deadline_ns, se.vruntime_ns + fair(shortest, se.weight))
-        k = se.parent
+        k = owner(w, se.rq)

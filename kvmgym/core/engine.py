@@ -27,7 +27,9 @@ from kvmgym.core.layout import (
     YES,
     YIELD_OK,
 )
-from kvmgym.core.memory import carve, span
+from kvmgym.core.memory import carve, fetch, span
+
+_SWITCHED = 320  # bytes of a vCPU record that a switch touches
 
 
 @jit
@@ -69,15 +71,16 @@ def _random_phase(w, p):
     k = w.rq[p].head
     while k != NONE:
         se = w.se[k]
-        i = k if se.my_rq == NONE else _lowest(w, w.rq[se.my_rq].head)
-        left = w.par[0].unit_ns + rng.part_of(w, w.vcpu[i], se.slice_ns)
+        below = eevdf.own_queue(w, k)
+        i = k if below == NONE else _lowest(w, w.rq[below].head)
+        left = w.par[0].unit_ns + rng.part_of(w, w.vcpu[i], w.ent[k].slice_ns)
         se.deadline_ns = se.vruntime_ns + eevdf.fair(left, se.weight)
-        if se.my_rq != NONE:
-            child = w.rq[se.my_rq].head
+        if below != NONE:
+            child = w.rq[below].head
             while child != NONE:
                 w.se[child].deadline_ns = w.se[child].vruntime_ns + left
                 child = w.se[child].next
-        if lowest == NONE or w.se[i].order < w.se[lowest].order:
+        if lowest == NONE or w.ent[i].order < w.ent[lowest].order:
             lowest = i
         k = se.next
     if lowest != NONE:
@@ -89,7 +92,7 @@ def _lowest(w, k):
     """The entity with the lowest label of a list that begins with `k`."""
     best = k
     while k != NONE:
-        if w.se[k].order < w.se[best].order:
+        if w.ent[k].order < w.ent[best].order:
             best = k
         k = w.se[k].next
     return best
@@ -260,6 +263,10 @@ def _reschedule(w, p, now):
     if v == prev and v != NONE and w.vcpu[v].state == RUNNING:
         _stay(w, v, now)
         return
+    if v != NONE:
+        for at in range(0, _SWITCHED, 64):  # its record will be needed after that of `prev`
+            fetch(w.vcpu, v, at)
+        fetch(w.se, v, 0)
     elapsed = now - pcpu.curr_since_ns
     pcpu.curr_since_ns = now
     if prev == NONE:
@@ -303,8 +310,8 @@ def _switch_out(w, v, now):
         account.note(w, account.TR_PREEMPT, v, vcpu.pcpu)
         kvm.on_preempt(vcpu, w.vm[vcpu.vm], now)
     vcpu.last_ran_ns = now
-    if w.se[v].parent != NONE:
-        w.se[w.se[v].parent].last_ran_ns = now
+    if eevdf.parent(w, v) != NONE:
+        w.rq[w.se[v].rq].last_ran_ns = now
 
 
 @jit
@@ -329,8 +336,8 @@ def _switch_in(w, p, v, was_idle, now):
     vcpu.woken = 0
     if pcpu.last_vm != vcpu.vm and vm.rewarm_ns > 0:
         since = vcpu.last_ran_ns
-        if w.se[v].parent != NONE:
-            since = w.se[w.se[v].parent].last_ran_ns
+        if eevdf.parent(w, v) != NONE:
+            since = w.rq[w.se[v].rq].last_ran_ns
         away = ((((now - since) // par.unit_ns) * par.rewarm_q16) >> 16) * par.unit_ns
         vcpu.rewarm_debt_ns = max(vcpu.rewarm_debt_ns, min(vm.rewarm_ns, away))
     pcpu.last_vm = vcpu.vm

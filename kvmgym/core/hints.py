@@ -47,11 +47,11 @@ def lag_ns(w, v):
     first = True
     k = np.int64(v)
     while k != NONE and w.se[k].on_rq:
-        _, average = eevdf.weigh(w, w.se[k].rq)
-        lag = average - w.se[k].vruntime_ns
+        rq = w.se[k].rq
+        lag = eevdf.average(w, rq) - w.se[k].vruntime_ns if w.rq[rq].nr > 1 else np.int64(0)
         least = lag if first else min(least, lag)
         first = False
-        k = np.int64(w.se[k].parent)
+        k = eevdf.parent(w, k)
     return least
 
 

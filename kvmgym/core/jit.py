@@ -25,7 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 _PACKAGE = Path(__file__).parent.parent
-_FACES = ("observation.py", "reward.py", "stepping.py")  # compiled modules above core/
+_FACES = ("observation.py", "prefetch.py", "reward.py", "stepping.py")  # compiled modules above core/
 
 
 def _digest(files: Iterable[Path]) -> str:
@@ -93,8 +93,8 @@ def jit(function: Function) -> Function:
 
 
 def face_jit(function: Function) -> Function:
-    """As `jit`, for the compiled modules above core/ (observation, reward, stepping): cached in FACES_DIR, so that an
-    edit there leaves the engine's machine code as it is."""
+    """As `jit`, for the compiled modules above core/ (_FACES): cached in FACES_DIR, so that an edit there leaves the
+    engine's machine code as it is."""
     with cached_in_own_folder(FACES_DIR):
         compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return cast(Function, compiled)

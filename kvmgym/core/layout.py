@@ -66,10 +66,15 @@ HIST_BINS = HIST_OCTAVES * HIST_STEPS
 Field = tuple[str, str, str]
 
 
-def record(fields: list[Field]) -> np.dtype[Any]:
-    """The aligned record dtype of a field table."""
+def record(fields: list[Field], line: int = 8) -> np.dtype[Any]:
+    """The aligned record dtype of a field table; its size is a multiple of `line` bytes."""
     plain = np.dtype([(name, kind) for name, kind, _ in fields], align=True)
-    return np.dtype((np.record, plain))
+    offsets = [plain.fields[name][1] for name, _, _ in fields]  # type: ignore[index]
+    size = -(-plain.itemsize // line) * line
+    formats = [kind for _, kind, _ in fields]
+    names = [name for name, _, _ in fields]
+    padded = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size}, align=True)
+    return np.dtype((np.record, padded))
 
 
 # Each entry: name, type, "meaning [unit]; writer".
@@ -118,6 +123,7 @@ PARAM_FIELDS: list[Field] = [
     ("migration_cost_ns", "i8", "a vCPU that ran within this time is cache-hot and not pulled [ns]; build"),
     ("llc_pcpus", "i8", "how many pCPUs a load balance looks at; build"),
     ("forfeit", "i8", "FORFEIT_*; build"),
+    ("one_slice", "u1", "every entity requests the base slice: nobody looks for the longest or shortest; build"),
     ("ple", "u1", "pause-loop exiting is on; build"),
     ("ple_user", "u1", "spins in user mode exit too; build"),
     ("ple_names_holder", "u1", "a spin for a lock names its holder; build"),
@@ -164,49 +170,59 @@ ASK_FIELDS: list[Field] = [
     ("cursor", "i8", "how many candidates of the round were visited; policy"),
     ("mark", "i8", "what last_boosted_vcpu becomes on success; NONE: the target; policy"),
     ("waits_for", "i8", "index of the vCPU that the spinner truly waits for, or NONE; hints, for privileged policies"),
-    ("weights", f"{WEIGHTS}f8", "weights of a tunable policy; set with the policy"),
     ("yield_to_kernel_mode", "u1", "the caller wants preempted-in-kernel targets; kvm"),
     ("open", "u1", "an answer is awaited; kvm"),
+    ("weights", f"{WEIGHTS}f8", "weights of a tunable policy; set with the policy"),
 ]  # fmt: skip
 
+# The next four tables are in the order of use: a record is whole cache lines of 64 bytes, and what is needed together
+# shares one. A batch meets each world with cold caches, so that lines touched are what a step costs.
 PCPU_FIELDS: list[Field] = [
     ("ev_ns", "i8", "when its guest changes next [ns]; engine"),
     ("next_tick_ns", "i8", "next scheduler tick, INF when idle [ns]; sched"),
-    ("tick_offset_ns", "i8", "phase of its ticks [ns]; build"),
     ("exec_start_ns", "i8", "vruntimes are charged up to here [ns]; eevdf"),
-    ("curr_since_ns", "i8", "when its vCPU or idleness began [ns]; engine"),
     ("carry_ns", "i8", "host work that delays the vCPU that runs next [ns]; sched"),
-    ("next_balance_ns", "i8", "next periodic balance [ns]; sched"),
-    ("ready_since_ns", "i8", "ready_integral_ns is summed up to here [ns]; account"),
-    ("used_ns", "i8", "time with a vCPU on it, host work included [ns]; account"),
-    ("idle_ns", "i8", "time idle [ns]; account"),
-    ("overhead_ns", "i8", "time in exits, switches and other host work [ns]; account"),
-    ("ready_integral_ns", "i8", "integral of nr_ready over time [ns]; account"),
-    ("switches", "i8", "vCPU switches; engine"),
-    ("migrations", "i8", "vCPUs pulled here; sched"),
     ("curr", "i8", "vCPU on it, or NONE; engine"),
-    ("last_vm", "i8", "VM that ran last; engine"),
-    ("resched_next", "i8", "next in the list of pCPUs that must reschedule; sched"),
-    ("idle_next", "i8", "next idle pCPU; sched"),
-    ("idle_prev", "i8", "previous idle pCPU; sched"),
     ("nr_running", "i8", "queued tasks: running, ready and delayed; eevdf"),
     ("nr_ready", "i8", "ready vCPUs waiting in its queues; account"),
+    ("migrations", "i4", "vCPUs pulled here; sched"),
+    ("need_resched", "u1", "is in the list of pCPUs that must reschedule; sched"),
+    ("idle", "u1", "is in the list of idle pCPUs; sched"),
+    # line 2
+    ("curr_since_ns", "i8", "when its vCPU or idleness began [ns]; engine"),
+    ("used_ns", "i8", "time with a vCPU on it, host work included [ns]; account"),
+    ("overhead_ns", "i8", "time in exits, switches and other host work [ns]; account"),
+    ("ready_since_ns", "i8", "ready_integral_ns is summed up to here [ns]; account"),
+    ("ready_integral_ns", "i8", "integral of nr_ready over time [ns]; account"),
+    ("switches", "i8", "vCPU switches; engine"),
+    ("last_vm", "i8", "VM that ran last; engine"),
+    ("resched_next", "i8", "next in the list of pCPUs that must reschedule; sched"),
+    # line 3
+    ("tick_offset_ns", "i8", "phase of its ticks [ns]; build"),
+    ("next_balance_ns", "i8", "next periodic balance [ns]; sched"),
+    ("idle_ns", "i8", "time idle [ns]; account"),
+    ("idle_next", "i8", "next idle pCPU; sched"),
+    ("idle_prev", "i8", "previous idle pCPU; sched"),
     ("deboosted_ns", "i8", "when the debooster last acted here [ns]; deboost"),
     ("pair_ns", "i8", "when the pair below yielded [ns]; deboost"),
     ("pair_from", "i4", "vCPU that yielded last under the debooster, or NONE; deboost"),
     ("pair_to", "i4", "the vCPU that it yielded to, or NONE; deboost"),
-    ("need_resched", "u1", "is in the list of pCPUs that must reschedule; sched"),
-    ("idle", "u1", "is in the list of idle pCPUs; sched"),
 ]
 
 RQ_FIELDS: list[Field] = [
-    ("zero_vruntime_ns", "i8", "V when it was last left empty [ns at weight 1024]; eevdf"),
+    (
+        "zero_vruntime_ns",
+        "i8",
+        "V when it was last empty, moved on now and then: where moment counts from [ns at weight 1024]; eevdf",
+    ),
+    ("moment", "i8", "sum over its entities of weight times (vruntime - zero_vruntime); eevdf"),
+    ("load", "i8", "sum of their weights; eevdf"),
     ("head", "i8", "first queued entity; eevdf"),
-    ("nr", "i4", "queued entities, the current and delayed ones included; eevdf"),
-    ("nr_runnable", "i4", "vCPUs below it that want to run; eevdf"),
     ("curr", "i8", "entity that runs, or NONE; eevdf"),
     ("next_buddy", "i8", "entity that yield_to named, or NONE; sched"),
-    ("owner", "i8", "group entity that this queue belongs to, NONE for a root; build"),
+    ("nr", "i4", "queued entities, the current and delayed ones included; eevdf"),
+    ("nr_runnable", "i4", "vCPUs below it that want to run; eevdf"),
+    ("last_ran_ns", "i8", "group: when a vCPU of it last left this pCPU [ns]; engine"),
 ]
 
 SE_FIELDS: list[Field] = [
@@ -214,54 +230,61 @@ SE_FIELDS: list[Field] = [
     ("deadline_ns", "i8", "virtual deadline; relative while rel_deadline is set [same]; eevdf"),
     ("vlag_ns", "i8", "V - vruntime when last dequeued [same]; eevdf"),
     ("vprot_ns", "i8", "slice-protected until vruntime reaches this [same]; eevdf"),
-    ("slice_ns", "i8", "requested slice [ns]; build"),
-    ("last_ran_ns", "i8", "group: when a vCPU of it last left this pCPU [ns]; engine"),
     ("weight", "i8", "1024 is nice 0; eevdf"),
     ("rq", "i8", "queue that it is on or was on last; eevdf"),
-    ("parent", "i8", "group entity above it, or NONE; eevdf"),
-    ("my_rq", "i4", "queue that it owns, NONE for a vCPU; build"),
     ("next", "i4", "next entity of the queue; eevdf"),
     ("prev", "i4", "previous entity of the queue; eevdf"),
-    ("order", "i4", "label that breaks ties; build"),
     ("on_rq", "u1", "is queued; eevdf"),
     ("delayed", "u1", "sched_delayed: sleeps, but stays queued until eligible; eevdf"),
     ("rel_deadline", "u1", "deadline_ns is relative to vruntime_ns; eevdf"),
 ]
 
+ENTITY_FIELDS: list[Field] = [
+    ("slice_ns", "i8", "requested slice [ns]; build"),
+    ("order", "i8", "label that breaks ties; build"),
+]
+
 VM_FIELDS: list[Field] = [
+    # line 1: what is read of every VM, and what a policy reads
     ("first", "i8", "its first vCPU; build"),
     ("vcpus", "i8", "how many vCPUs it has; build"),
     ("last_boosted_vcpu", "i8", "where the next scan starts, less one; kvm"),
-    ("shares", "i8", "cpu weight of the VM's group; build"),
-    ("locks", "i8", "its first lock; build"),
-    ("gates", "i8", "its first queue or barrier; build"),
     ("nr_runnable", "i8", "vCPUs that want to run; eevdf"),
     ("run_ns", "i8", "time of its vCPUs on pCPUs since the start, counted when they leave [ns]; account"),
-    ("nr_waiting", "i8", "vCPUs that only another vCPU can release; guest"),
-    ("tasks", "i8", "guest tasks, 0 when each vCPU has one; build"),
-    ("first_task", "i8", "its first guest task; build"),
-    ("ipi_mode", "u1", "X2APIC_PHYSICAL, X2APIC_CLUSTER or PV; build"),
+    ("ops", "i8", "operations finished; guest"),
+    ("shares", "i8", "cpu weight of the VM's group; build"),
+    ("is_task", "u1", "a host task: one entity in the root queue, no guest below; build"),
     ("ipi_tracking", "u1", "TRACK_*; build"),
     ("enable_relaxed_boost", "u1", "the relaxed round may run; build"),
     ("apicv", "u1", "interrupts are virtualised: hints, and no IPI tracking; build"),
     ("sev_es", "u1", "the host cannot see the guest's ring; build"),
-    ("pv_tlb_flush", "u1", "shootdowns leave a flag for vCPUs that do not run; build"),
-    ("pv_sched_yield", "u1", "an IPI to several is followed by a yield to a preempted one; build"),
-    ("pv_kick_yields", "u1", "the kick of a halted lock waiter is a directed yield; build"),
-    ("is_task", "u1", "a host task: one entity in the root queue, no guest below; build"),
+    ("ipi_mode", "u1", "X2APIC_PHYSICAL, X2APIC_CLUSTER or PV; build"),
     ("bursty", "u1", "the workload has bursts; build"),
-    ("ipi_window_ns", "i8", "age up to which an IPI counts as recent [ns]; build"),
-    ("pv_spin_ns", "i8", "how long a pvq waiter spins before it halts [ns]; build"),
-    ("rewarm_ns", "i8", "refilling the caches with its working set [ns]; build"),
-    ("burst_hi_q16", "i8", "factor on a bursty stretch within a burst, in 1/65536; build"),
-    ("burst_lo_q16", "i8", "the same outside bursts; build"),
-    ("burst_dist", "i8", "distribution of the length of a burst or pause; build"),
+    ("pv_tlb_flush", "u1", "shootdowns leave a flag for vCPUs that do not run; build"),
+    # line 2: spin exits and switches
     ("load_x1024", "i8", "decayed average of nr_runnable, times 1024; eevdf"),
     ("load_period", "i8", "load_x1024 is up to date to this period of 2^20 ns; eevdf"),
-    ("ops", "i8", "operations finished; guest"),
+    ("ipi_window_ns", "i8", "age up to which an IPI counts as recent [ns]; build"),
     ("ple_exits", "i8", "pause-loop exits; engine"),
     ("yields_attempted", "i8", "yield_to calls in round 1; kvm"),
     ("yields_ok", "i8", "of these, successful; kvm"),
+    ("preemptions", "i8", "vCPUs descheduled while still runnable; kvm"),
+    ("rewarm_ns", "i8", "refilling the caches with its working set [ns]; build"),
+    # line 3: phases of the guests
+    ("locks", "i8", "its first lock; build"),
+    ("gates", "i8", "its first queue or barrier; build"),
+    ("nr_waiting", "i8", "vCPUs that only another vCPU can release; guest"),
+    ("burst_hi_q16", "i8", "factor on a bursty stretch within a burst, in 1/65536; build"),
+    ("burst_lo_q16", "i8", "the same outside bursts; build"),
+    ("burst_dist", "i8", "distribution of the length of a burst or pause; build"),
+    ("lock_acquires", "i8", "spin locks taken; guest"),
+    ("shootdowns_sent", "i8", "synchronous IPIs begun; guest"),
+    # the rest
+    ("tasks", "i8", "guest tasks, 0 when each vCPU has one; build"),
+    ("first_task", "i8", "its first guest task; build"),
+    ("pv_sched_yield", "u1", "an IPI to several is followed by a yield to a preempted one; build"),
+    ("pv_kick_yields", "u1", "the kick of a halted lock waiter is a directed yield; build"),
+    ("pv_spin_ns", "i8", "how long a pvq waiter spins before it halts [ns]; build"),
     ("yields_esrch", "i8", "of these, -ESRCH; kvm"),
     ("relaxed_attempted", "i8", "yield_to calls in round 2; kvm"),
     ("relaxed_ok", "i8", "of these, successful; kvm"),
@@ -272,26 +295,20 @@ VM_FIELDS: list[Field] = [
     ("polls_ok", "i8", "of these, ended by what was waited for; activity"),
     ("flags_left", "i8", "shootdown targets that got a flag instead of an IPI; ipi"),
     ("guest_switches", "i8", "switches between guest tasks; tasks"),
-    ("lock_acquires", "i8", "spin locks taken; guest"),
     ("mutex_acquires", "i8", "user locks taken; guest"),
     ("lhp_ns", "i8", "time that vCPUs were off their pCPU while holding a spin lock [ns]; engine"),
     ("shootdowns", "i8", "synchronous IPIs finished; guest"),
     ("shootdown_ns", "i8", "their summed latency, from the first send to the last acknowledgement [ns]; guest"),
-    ("shootdowns_sent", "i8", "synchronous IPIs begun; guest"),
     ("kicks", "i8", "reschedule IPIs of Kick phases; guest"),
     ("halts", "i8", "Block phases begun; guest"),
     ("wakeups", "i8", "vCPUs woken; guest"),
     ("wakeups_queued", "i8", "of these, those that found no idle pCPU; sched"),
-    ("preemptions", "i8", "vCPUs descheduled while still runnable; kvm"),
     ("rewarm_spent_ns", "i8", "time lost to cold caches [ns]; guest"),
 ]
 
 VCPU_FIELDS: list[Field] = [
-    ("vm", "i8", "its VM; build"),
-    ("idx", "i8", "its index in the VM; build"),
-    ("leaf", "i4", "its leaf in the event tree; build"),
-    ("pcpu", "i8", "pCPU that it is on, queued at, or was on last; sched"),
-    # flags that directed yield reads (kernel.md 1.5)
+    # line 1: what a scan for a target and an observation read (kernel.md 1.5 has the flags)
+    ("state", "u1", "BLOCKED, READY or RUNNING; account"),
     ("preempted", "u1", "descheduled while still runnable; kvm"),
     ("ready", "u1", "preempted, or woken and not yet run; kvm"),
     ("preempted_in_kernel", "u1", "ring of the guest, latched at preemption; kvm"),
@@ -302,77 +319,82 @@ VCPU_FIELDS: list[Field] = [
     ("pending_interrupt", "u1", "pending-interrupt hint (APICv active and an interrupt posted); kvm"),
     ("ipi_pending", "u1", "my tracked IPI has not been acknowledged; kvm"),
     ("ipi_vector", "u1", "VECTOR_* of my tracked IPI; kvm"),
+    ("woken", "u1", "has not run since it was woken; engine"),
     ("ipi_receiver", "i4", "last_ipi_receiver, index in the VM, or NONE; kvm"),
     ("ipi_sender", "i4", "last_ipi_sender, index in the VM, or NONE; kvm"),
-    ("ipi_time_ns", "i8", "when my tracked IPI was sent [ns]; kvm"),
-    ("ple_window_ns", "i8", "pause-loop window [ns]; kvm"),
-    ("handler_until_ns", "i8", "the spin-exit handler ends here [ns]; engine"),
-    ("boosted_ns", "i8", "when a yield to it last succeeded, -INF before the first [ns]; kvm"),
-    ("spin_exits", "i4", "pause-loop exits of the present spin; engine"),
-    ("tried_serial", "i8", "serial of the spin exit that last tried this vCPU; kvm"),
     ("tried_round", "i4", "and its round; kvm"),
-    # the host's view
-    ("state", "u1", "BLOCKED, READY or RUNNING; account"),
-    ("woken", "u1", "has not run since it was woken; engine"),
-    ("state_since_ns", "i8", "its time is charged up to here [ns]; account"),
+    ("pcpu", "i8", "pCPU that it is on, queued at, or was on last; sched"),
     ("ready_since_ns", "i8", "when it last became ready [ns]; account"),
-    ("lag_ns", "i8", "least V - vruntime over its levels, shown to policies that need it [ns]; hints"),
-    ("last_ran_ns", "i8", "when it last left a pCPU [ns]; engine"),
+    ("boosted_ns", "i8", "when a yield to it last succeeded, -INF before the first [ns]; kvm"),
+    ("ipi_time_ns", "i8", "when my tracked IPI was sent [ns]; kvm"),
+    ("tried_serial", "i8", "serial of the spin exit that last tried this vCPU; kvm"),
+    # line 2: what runs and until when
+    ("t_end_ns", "i8", "end of the activity; what is left of it while not running [ns]; guest"),
+    ("state_since_ns", "i8", "its time is charged up to here [ns]; account"),
     ("overhead_until_ns", "i8", "its guest goes on at this time [ns]; account"),
-    # the guest
+    ("spin_from_ns", "i8", "start of the present undisturbed spin [ns]; guest"),
+    ("spin_budget_ns", "i8", "spin left before halting [ns]; guest"),
+    ("vm", "i8", "its VM; build"),
     ("act", "u1", "ACT_*; guest"),
     ("ring0", "u1", "the guest is in kernel mode; guest"),
     ("in_irq", "u1", "in an interrupt handler, above act; guest"),
+    ("resume_check", "u1", "must look at its lock when its guest goes on; guest"),
+    ("burst", "u1", "within a burst; guest"),
+    ("retry", "u1", "woken to try its mutex again; guest"),
+    ("polling", "u1", "0, or POLLS or POLL_ENDS: halted, and polls on its pCPU; activity, sched"),
+    ("pv_flush", "u1", "must flush its TLB when it is entered; ipi"),
+    ("run_ns", "i8", "time on a pCPU [ns]; account"),
+    # line 3: switches and spins
+    ("last_ran_ns", "i8", "when it last left a pCPU [ns]; engine"),
+    ("rewarm_debt_ns", "i8", "compute that will run at half speed [ns]; engine"),
+    ("ready_ns", "i8", "time runnable but not on a pCPU [ns]; account"),
+    ("spin_ns", "i8", "time spinning on a pCPU [ns]; account"),
+    ("overhead_ns", "i8", "time on a pCPU in host work [ns]; account"),
+    ("ple_window_ns", "i8", "pause-loop window [ns]; kvm"),
+    ("handler_until_ns", "i8", "the spin-exit handler ends here [ns]; engine"),
+    ("lhp_since_ns", "i8", "when it left its pCPU holding a spin lock, else INF [ns]; engine"),
+    # line 4: phases of the guest
+    ("rng", "u8", "state of its random stream; rng"),
+    ("idx", "i8", "its index in the VM; build"),
+    ("wait_lock", "i8", "lock that it waits for, or NONE; guest"),
+    ("burst_left_ns", "i8", "compute time left in this burst or pause [ns]; guest"),
+    ("pc", "i4", "phase of its program; guest"),
+    ("leaf", "i4", "its leaf in the event tree; build"),
+    ("loop_left", "i4", "passes left of the Repeat it is in; guest"),
+    ("holds", "i4", "spin locks held; guest"),
+    ("irq_off", "i4", "depth of interrupt-disabling locks; guest"),
+    ("spin_exits", "i4", "pause-loop exits of the present spin; engine"),
+    ("ple_exits", "i4", "pause-loop exits; engine"),
+    ("run_head", "i4", "first of its runnable guest tasks, or NONE; tasks"),
+    # line 5: interrupts and waits
+    ("irq_end_ns", "i8", "end of the handler; what is left of it while not running [ns]; guest"),
+    ("irq_arrived_ns", "i8", "when the oldest interrupt not yet taken arrived, INF without one [ns]; ipi"),
+    ("wait_since_ns", "i8", "start of the wait for a lock or of a shootdown [ns]; guest"),
+    ("kernel_ns", "i8", "compute begun in ring 0 [ns]; guest"),
+    ("send_next", "i4", "first vCPU of the batch that it sends to; ipi"),
+    ("send_end", "i4", "end of that batch; ipi"),
+    ("wait_gate", "i4", "queue or barrier that it waits for, or NONE; guest"),
+    ("wait_next", "i4", "next waiter; guest"),
+    ("wait_prev", "i4", "previous waiter; guest"),
+    ("task", "i4", "guest task that it runs, NONE when it has none or no choice; tasks"),
     ("resched_pending", "u1", "a reschedule IPI waits to be taken; guest"),
     ("timer_pending", "u1", "a timer interrupt waits to be taken; guest"),
     ("irq_call", "u1", "the handler serves call-function IPIs; guest"),
     ("irq_resched", "u1", "the handler serves a reschedule IPI; guest"),
     ("irq_timer", "u1", "the handler serves a timer; guest"),
-    ("pv_flush", "u1", "must flush its TLB when it is entered; ipi"),
-    ("polling", "u1", "0, or POLLS or POLL_ENDS: halted, and polls on its pCPU; activity, sched"),
-    ("poll_ns", "i8", "its halt poll interval [ns]; activity"),
-    ("halted_ns", "i8", "when it halted [ns]; activity"),
-    ("task", "i4", "guest task that it runs, NONE when it has none or no choice; tasks"),
-    ("run_head", "i4", "first of its runnable guest tasks, or NONE; tasks"),
-    ("run_tail", "i4", "last one; tasks"),
-    ("task_since_ns", "i8", "when its guest switched to the task [ns]; tasks"),
-    ("resume_check", "u1", "must look at its lock when its guest goes on; guest"),
-    ("retry", "u1", "woken to try its mutex again; guest"),
-    ("burst", "u1", "within a burst; guest"),
-    ("irq_off", "i4", "depth of interrupt-disabling locks; guest"),
-    ("holds", "i4", "spin locks held; guest"),
-    ("pc", "i4", "phase of its program; guest"),
-    ("role_start", "i4", "row before its program, whose end starts it; build"),
-    ("loop_left", "i4", "passes left of the Repeat it is in; guest"),
-    ("wait_lock", "i8", "lock that it waits for, or NONE; guest"),
-    ("held_lock", "i4", "lock taken last within a group of several, for its Unlock; guest"),
-    ("wait_gate", "i4", "queue or barrier that it waits for, or NONE; guest"),
-    ("wait_next", "i4", "next waiter; guest"),
-    ("wait_prev", "i4", "previous waiter; guest"),
-    ("acks_left", "i4", "acknowledgements awaited; guest"),
-    ("send_next", "i4", "first vCPU of the batch that it sends to; ipi"),
-    ("send_end", "i4", "end of that batch; ipi"),
     ("send_vector", "u1", "VECTOR_CALL or VECTOR_RESCHED; ipi"),
     ("send_single", "u1", "the IPI has one target; ipi"),
-    ("rng", "u8", "state of its random stream; rng"),
-    ("t_end_ns", "i8", "end of the activity; what is left of it while not running [ns]; guest"),
-    ("irq_end_ns", "i8", "end of the handler; what is left of it while not running [ns]; guest"),
-    ("spin_from_ns", "i8", "start of the present undisturbed spin [ns]; guest"),
-    ("spin_budget_ns", "i8", "spin left before halting [ns]; guest"),
-    ("wait_since_ns", "i8", "start of the wait for a lock or of a shootdown [ns]; guest"),
-    ("irq_arrived_ns", "i8", "when the oldest interrupt not yet taken arrived, INF without one [ns]; ipi"),
-    ("burst_left_ns", "i8", "compute time left in this burst or pause [ns]; guest"),
-    ("rewarm_debt_ns", "i8", "compute that will run at half speed [ns]; engine"),
+    # line 6: sleeps, and what is seldom used
     ("wake_ns", "i8", "when its timer fires, INF without one [ns]; guest"),
-    # counters
-    ("run_ns", "i8", "time on a pCPU [ns]; account"),
-    ("ready_ns", "i8", "time runnable but not on a pCPU [ns]; account"),
     ("blocked_ns", "i8", "time halted [ns]; account"),
-    ("spin_ns", "i8", "time spinning on a pCPU [ns]; account"),
-    ("overhead_ns", "i8", "time on a pCPU in host work [ns]; account"),
-    ("kernel_ns", "i8", "compute begun in ring 0 [ns]; guest"),
-    ("ple_exits", "i8", "pause-loop exits; engine"),
-    ("lhp_since_ns", "i8", "when it left its pCPU holding a spin lock, else INF [ns]; engine"),
+    ("poll_ns", "i8", "its halt poll interval [ns]; activity"),
+    ("halted_ns", "i8", "when it halted [ns]; activity"),
+    ("task_since_ns", "i8", "when its guest switched to the task [ns]; tasks"),
+    ("lag_ns", "i8", "least V - vruntime over its levels, shown to policies that need it [ns]; hints"),
+    ("acks_left", "i4", "acknowledgements awaited; guest"),
+    ("held_lock", "i4", "lock taken last within a group of several, for its Unlock; guest"),
+    ("run_tail", "i4", "last one; tasks"),
+    ("role_start", "i4", "row before its program, whose end starts it; build"),
 ]
 
 LOCK_FIELDS: list[Field] = [
@@ -438,11 +460,14 @@ TRACE_FIELDS: list[Field] = [
     ("arg", "i8", "what with, by kind; account.note"),
 ]
 
-PARAM, HOST, ASK, PCPU, RQ, SE, VM, VCPU, TASK, LOCK, GATE, PHASE, DIST, TRACE = (
+PARAM, HOST, ASK, TASK, LOCK, GATE, ENTITY, PHASE, DIST, TRACE = (
     record(fields)
-    for fields in (PARAM_FIELDS, HOST_FIELDS, ASK_FIELDS, PCPU_FIELDS, RQ_FIELDS, SE_FIELDS, VM_FIELDS, VCPU_FIELDS,
-                   TASK_FIELDS, LOCK_FIELDS, GATE_FIELDS, PHASE_FIELDS, DIST_FIELDS, TRACE_FIELDS)
+    for fields in (PARAM_FIELDS, HOST_FIELDS, ASK_FIELDS, TASK_FIELDS, LOCK_FIELDS, GATE_FIELDS, ENTITY_FIELDS,
+                   PHASE_FIELDS, DIST_FIELDS, TRACE_FIELDS)
 )  # fmt: skip
+PCPU, RQ, SE, VM, VCPU = (
+    record(fields, line=64) for fields in (PCPU_FIELDS, RQ_FIELDS, SE_FIELDS, VM_FIELDS, VCPU_FIELDS)
+)
 
 I4, I8 = np.dtype(np.int32), np.dtype(np.int64)
 
@@ -453,5 +478,6 @@ STATE_PARTS: tuple[tuple[str, np.dtype], ...] = (  # type: ignore[type-arg]
     ("hist", I4), ("trace", TRACE),
 )  # fmt: skip
 STATIC_PARTS: tuple[tuple[str, np.dtype], ...] = (  # type: ignore[type-arg]
-    ("par", PARAM), ("phase", PHASE), ("dist", DIST), ("quant", I8), ("cum", I8), ("affin", I8), ("by_leaf", I4),
+    ("par", PARAM), ("ent", ENTITY), ("phase", PHASE), ("dist", DIST), ("quant", I8), ("cum", I8), ("affin", I8),
+    ("by_leaf", I4),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.imputils import lower_builtin, lower_getattr_generic
 from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
@@ -25,8 +26,10 @@ from kvmgym.core.jit import disabled
 from kvmgym.core.layout import STATE_PARTS, STATIC_PARTS
 
 PARTS = (*STATE_PARTS, *STATIC_PARTS)
-POINTERS = 8 * len(PARTS)  # bytes at the head of a state row where compiled code keeps its pointers
+# bytes at the head of a state row where compiled code keeps pointers, after the addresses of the rows that they are for
+POINTERS = 8 * (2 + len(PARTS))
 STATE_HEAD, STATIC_HEAD = POINTERS + 16 * len(STATE_PARTS), 16 * len(STATIC_PARTS)
+HOST_AT = -(-STATE_HEAD // 64) * 64  # where the first part of a state row begins
 
 
 class World(NamedTuple):
@@ -50,6 +53,7 @@ class World(NamedTuple):
     hist: npt.NDArray[np.int32]  # [G*HISTS*HIST_BINS]
     trace: npt.NDArray[Any]  # [trace_cap or 1] TRACE
     par: npt.NDArray[Any]  # [1] PARAM; static from here on
+    ent: npt.NDArray[Any]  # [V + G*P] ENTITY
     phase: npt.NDArray[Any]  # PHASE
     dist: npt.NDArray[Any]  # DIST
     quant: npt.NDArray[np.int64]  # quantile tables (rng.draw)
@@ -85,7 +89,7 @@ register_model(Vector)(models.OpaqueModel)
 register_model(WorldType)(models.OpaqueModel)
 WORLD = WorldType()
 VECTORS = {name: Vector(numba.from_dtype(kind)) for name, kind in PARTS}
-PLACES = {name: place for place, (name, _) in enumerate(PARTS)}
+PLACES = {name: place for place, (name, _) in enumerate(PARTS, start=2)}
 
 
 @infer_getattr
@@ -142,7 +146,8 @@ def _set(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 @intrinsic
 def _carve_compiled(typing_context: Any, state: Any, static: Any) -> Any:
-    """Fill the pointer table at the head of the state row and return its address as a World."""
+    """Return the address of the pointer table at the head of the state row as a World, filled anew if it was made for
+    rows at other addresses. A copied row brings its table and its bounds along, so that the addresses tell."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         rows = [
@@ -152,10 +157,17 @@ def _carve_compiled(typing_context: Any, state: Any, static: Any) -> Any:
         word, table = cgutils.intp_t, rows[0]
         heads = [(0, POINTERS + 16 * i) for i in range(len(STATE_PARTS))]
         heads += [(1, 16 * i) for i in range(len(STATIC_PARTS))]
-        for place, (row, head) in enumerate(heads):
-            offset = builder.load(cgutils.pointer_add(builder, rows[row], head, word.as_pointer()))
-            slot = cgutils.pointer_add(builder, table, 8 * place, cgutils.voidptr_t.as_pointer())
-            builder.store(cgutils.pointer_add(builder, rows[row], offset), slot)
+        slots = [
+            cgutils.pointer_add(builder, table, 8 * place, cgutils.voidptr_t.as_pointer())
+            for place in range(2 + len(heads))
+        ]
+        moved = [builder.icmp_unsigned("!=", builder.load(slots[row]), rows[row]) for row in (0, 1)]
+        with cgutils.if_unlikely(builder, builder.or_(*moved)):
+            for row in (0, 1):
+                builder.store(rows[row], slots[row])
+            for slot, (row, head) in zip(slots[2:], heads, strict=True):
+                offset = builder.load(cgutils.pointer_add(builder, rows[row], head, word.as_pointer()))
+                builder.store(cgutils.pointer_add(builder, rows[row], offset), slot)
         return table
 
     return WORLD(state, static), generate
@@ -177,9 +189,29 @@ def _span_compiled(typing_context: Any, vector: Any, first: Any, n: Any) -> Any:
     return array_type(vector, first, n), generate
 
 
+@intrinsic
+def _fetch_compiled(typing_context: Any, vector: Any, index: Any, shift: Any) -> Any:
+    """Ask the processor for the cache line `shift` bytes after the start of a record."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = builder.bitcast(_element(context, builder, vector, sig.args[1], args[0], args[1]), cgutils.voidptr_t)
+        place = cgutils.pointer_add(builder, place, context.cast(builder, args[2], sig.args[2], types.intp))
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, cgutils.int32_t, cgutils.int32_t, cgutils.int32_t])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [place, *(cgutils.int32_t(number) for number in (1, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.none(vector, index, shift), generate
+
+
+def _fetch_plain(part: Any, index: int, shift: int) -> None:
+    """Caches are nothing that plain Python can ask for."""
+
+
 def _span_plain(part: Any, first: int, n: int) -> Any:
     return part[first : first + n]
 
 
 carve: Any = view if disabled() else _carve_compiled
 span: Any = _span_plain if disabled() else _span_compiled
+fetch: Any = _fetch_plain if disabled() else _fetch_compiled

@@ -126,15 +126,15 @@ def _wakeup_preempts(w, v, p):
     curr = w.pcpu[p].curr
     k, c = v, curr
     if w.se[k].rq != w.se[c].rq:
-        if w.se[k].parent != NONE:
-            k = w.se[k].parent
-        if w.se[c].parent != NONE:
-            c = w.se[c].parent
+        if eevdf.parent(w, k) != NONE:
+            k = eevdf.parent(w, k)
+        if eevdf.parent(w, c) != NONE:
+            c = eevdf.parent(w, c)
     if w.se[k].rq != w.se[c].rq:
         return False
     if w.par[0].next_buddy:
         w.rq[w.se[k].rq].next_buddy = k
-    short = k if w.par[0].preempt_short and w.se[k].slice_ns < w.se[c].slice_ns else NONE
+    short = k if w.par[0].preempt_short and w.ent[k].slice_ns < w.ent[c].slice_ns else NONE
     return eevdf.pick(w, w.se[k].rq, short) == k
 
 
@@ -175,7 +175,7 @@ def tick(w, p, now):
     pcpu.next_tick_ns += par.tick_ns
     if eevdf.update_curr(w, p, now):
         request_resched(w, p)
-    eevdf.update_group(w, w.se[pcpu.curr].parent, now)
+    eevdf.update_group(w, eevdf.parent(w, pcpu.curr), now)
     if w.vm[w.vcpu[pcpu.curr].vm].is_task == 0:
         account.charge(w, pcpu.curr, par.exit_ns, now)
     if not par.balance:
@@ -205,7 +205,8 @@ def _waiting_on(w, source, p, now):
     best = NONE
     k = w.rq[source].head
     while k != NONE:
-        i = k if w.se[k].my_rq == NONE else w.rq[w.se[k].my_rq].head
+        below = eevdf.own_queue(w, k)
+        i = k if below == NONE else w.rq[below].head
         while i != NONE:
             vcpu = w.vcpu[i]
             if (
@@ -215,7 +216,7 @@ def _waiting_on(w, source, p, now):
                 and (
                     best == NONE
                     or vcpu.last_ran_ns < w.vcpu[best].last_ran_ns
-                    or (vcpu.last_ran_ns == w.vcpu[best].last_ran_ns and w.se[i].order < w.se[best].order)
+                    or (vcpu.last_ran_ns == w.vcpu[best].last_ran_ns and w.ent[i].order < w.ent[best].order)
                 )
             ):
                 best = i
@@ -294,10 +295,10 @@ def _forfeit(w, v):
         return
     if w.rq[se.rq].next_buddy == v:
         w.rq[se.rq].next_buddy = NONE
-    span = eevdf.fair(se.slice_ns, se.weight)
+    span = eevdf.fair(w.ent[v].slice_ns, se.weight)
     if par.forfeit == FORFEIT_6_19:
         if eevdf.eligible(w, v):
-            se.vruntime_ns = se.deadline_ns
+            eevdf.advance_vruntime(w, v, se.deadline_ns - se.vruntime_ns)
             se.deadline_ns += span
             se.vprot_ns = se.vruntime_ns
     elif par.forfeit == FORFEIT_PRE_6_19:
@@ -316,7 +317,7 @@ def yield_to(w, me, target, now):
     k = target
     while k != NONE:
         w.rq[w.se[k].rq].next_buddy = k
-        k = w.se[k].parent
+        k = eevdf.parent(w, k)
     eevdf.update_curr(w, mine, now)
     if w.par[0].deboost == DEBOOST_V3:
         if other == mine or w.par[0].lag_credit_across:

@@ -15,8 +15,8 @@ _PLACE = np.int64(1000)  # a violation is code + _PLACE * index of what it conce
  RESCHED_LIST, RQ_LIST, RQ_COUNTS, RQ_CURR, RQ_BUDDY, RQ_ELIGIBLE, RQ_OVERFLOW, SE_DEADLINE, SE_LISTED, SE_GROUP,
  SE_STATE, SE_PLACE, RUNNING_FLAGS, READY_FLAGS, BLOCKED_FLAGS, SPIN_LOOP, PLE_WINDOW, LOST_WAKEUP, ACTIVITY, TIMER,
  PENDING, HANDLER, TIME_LEFT, VCPU_TIME, SPIN_TIME, HOLDS, LHP, LOCK_OWNER, LOCK_LIST, LOCK_FREE, LOCK_PASSED,
- GATE_LIST, GATE_LEVEL, ACKS, GOALS, SERVING, VM_COUNTS, VM_LOAD, OVERHEAD_SUM, READY_SUM, TASK_PLACE, POLLING
-) = (np.int64(code) for code in range(1, 54))  # fmt: skip
+ GATE_LIST, GATE_LEVEL, ACKS, GOALS, SERVING, VM_COUNTS, VM_LOAD, OVERHEAD_SUM, READY_SUM, TASK_PLACE, POLLING,
+ RQ_SUMS) = (np.int64(code) for code in range(1, 55))  # fmt: skip
 
 VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
     {
@@ -38,6 +38,7 @@ VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
         RQ_BUDDY: "the run queue's buddy is not queued there, or is delayed",
         RQ_ELIGIBLE: "no entity of the run queue is eligible",
         RQ_OVERFLOW: "vruntimes of the run queue are too far apart for 64 bits",
+        RQ_SUMS: "load or moment of the run queue is not the sum over its entities",
         SE_DEADLINE: "the queued entity's deadline is relative, or has passed",
         SE_LISTED: "some entity is on a queue whose list does not hold it",
         SE_GROUP: "the group is queued without vCPUs and not delayed, or the reverse; or its weight is out of range",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from entities import change, give_slice
 from stories import Story, plain_host, user, work
 
 from kvmgym.core import eevdf, layout
@@ -32,9 +33,9 @@ def queue(n: int, **host: Any) -> Story:
 
 def put(s: Story, k: int, v: float, deadline: float = 0, *, weight: int = 1024, slice_ms: float = 3) -> None:
     """Give entity k its numbers; its protection is over."""
-    se = s.world.se[k]
-    se["vruntime_ns"], se["deadline_ns"] = round(v * MS), round(deadline * MS)
-    se["weight"], se["slice_ns"], se["vprot_ns"] = weight, round(slice_ms * MS), round(v * MS)
+    v_ns = round(v * MS)
+    change(s.world, k, vruntime_ns=v_ns, deadline_ns=round(deadline * MS), weight=weight, vprot_ns=v_ns)
+    give_slice(s.world, k, round(slice_ms * MS))
 
 
 def protect(s: Story, k: int, until_v: float) -> None:
@@ -54,7 +55,7 @@ def lag(s: Story, k: int) -> float:
 
 def average(s: Story, rq: int = 0) -> float:
     """V of a queue, in ms."""
-    return int(eevdf.weigh(s.world, rq)[1]) / MS
+    return int(eevdf.average(s.world, rq)) / MS
 
 
 def pick(s: Story, rq: int = 0) -> int:

@@ -7,6 +7,7 @@ test is about the forfeit it is off, so that a yielder moves by the penalty alon
 from __future__ import annotations
 
 import pytest
+from entities import change
 from runqueue import BUSY, MS, NOBODY, average, computing, numbers, protect, put, queue
 from stories import Story, us, user, work
 
@@ -85,7 +86,7 @@ def test_the_tenth_is_rounded_down():
     """need = 1,000,009 ns: 3,000,000 + 1,000,009 + 100,000."""
     s = deboosting(2)
     put(s, 0, 0, 2)
-    s.world.se[1]["vruntime_ns"] = 1_000_009
+    change(s.world, 1, vruntime_ns=1_000_009)
     yield_to(s, 0, 1)
     assert int(s.world.se[0]["vruntime_ns"]) == 4_100_009
 

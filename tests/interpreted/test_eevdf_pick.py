@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from runqueue import MS, NOBODY, average, numbers, pick, protect, put, queue
+from entities import change
+from runqueue import MS, NOBODY, average, numbers, pick, protect, put, queue, take_off
 from stories import Story
 
 from kvmgym.core import eevdf
@@ -25,9 +26,9 @@ def test_an_entity_at_v_is_eligible_and_one_just_past_it_is_not():
     """Exact at the ns: (0 + 1) / 2 = 0.5, so 1 ns is past V although V rounds either way."""
     s = queue(2)
     for k, v in enumerate((0, 1)):
-        s.world.se[k]["vruntime_ns"] = v
+        change(s.world, k, vruntime_ns=v)
     assert [bool(eevdf.eligible(s.world, k)) for k in range(2)] == [True, False]
-    s.world.se[1]["vruntime_ns"] = 0
+    change(s.world, 1, vruntime_ns=0)
     assert [bool(eevdf.eligible(s.world, k)) for k in range(2)] == [True, True]
 
 
@@ -37,9 +38,29 @@ def test_v_does_not_depend_on_where_virtual_time_began(base):
     s = queue(2)
     put(s, 0, 0)
     put(s, 1, 0, weight=512)
-    s.world.se[0]["vruntime_ns"], s.world.se[1]["vruntime_ns"] = base - 7, base + 2
-    assert int(eevdf.weigh(s.world, 0)[1]) == base - 4
+    change(s.world, 0, vruntime_ns=base - 7)
+    change(s.world, 1, vruntime_ns=base + 2)
+    assert int(eevdf.average(s.world, 0)) == base - 4
     assert [bool(eevdf.eligible(s.world, k)) for k in range(2)] == [True, False]
+
+
+def test_a_heavy_entity_beside_a_light_one_that_ran_for_days():
+    """V has gone far when an entity of a hundred thousand joins: its sums must not overflow, and its lag is kept."""
+    s = queue(2)
+    day_ns = 24 * 3600 * 10**9
+    change(s.world, 0, on_rq=0, weight=2)
+    take_off(s, 1, sleep=False)
+    root = s.world.rq[0]
+    change(s.world, 0, on_rq=1)
+    for _ in range(10):
+        eevdf.advance_vruntime(s.world, 0, eevdf.fair(day_ns, 2))
+    assert int(eevdf.average(s.world, 0)) == int(s.world.se[0]["vruntime_ns"]) == 10 * day_ns * 512
+    assert 0 <= int(root["moment"]) < 2 and int(root["load"]) == 2
+    s.world.se[1]["weight"], s.world.se[1]["vlag_ns"] = 100_000, 0
+    eevdf.enqueue(s.world, 1, 0, 0, False)
+    assert int(s.world.se[1]["vruntime_ns"]) == 10 * day_ns * 512
+    assert [bool(eevdf.eligible(s.world, k)) for k in range(2)] == [True, True]
+    assert tuple(map(int, eevdf.tally(s.world, 0))) == (int(root["load"]), int(root["moment"]))
 
 
 def test_runtime_counts_by_weight():
@@ -75,7 +96,7 @@ def test_equal_deadlines_go_to_the_lower_label():
     assert pick(s) == 0
     put(s, 0, 0, 6)
     assert pick(s) == 1
-    s.world.se["order"][:3] = [0, 2, 1]
+    s.world.ent["order"][:3] = [0, 2, 1]
     assert pick(s) == 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from entities import give_slice
 from runqueue import BUSY, MS, NOBODY, NOW, computing, numbers, pick, protect, put, queue, take_off
 from stories import Story, us, user, work
 
@@ -70,10 +71,10 @@ def test_an_unprotected_current_yields_to_an_earlier_deadline():
 def test_a_shorter_slice_cancels_the_protection():
     """PREEMPT_SHORT: the wakee asks for 1 ms, so its deadline is 11 < 13."""
     s = asleep()
-    s.world.se[1]["slice_ns"] = 1 * MS
+    give_slice(s.world, 1, 1 * MS)
     assert preempts(s, 0)
     s = asleep(preempt_short=False)
-    s.world.se[1]["slice_ns"] = 1 * MS
+    give_slice(s.world, 1, 1 * MS)
     assert not preempts(s, 0)
 
 
@@ -113,7 +114,7 @@ def test_base_slice_follows_the_number_of_pcpus(pcpus, slice_ms):
     vm = Vm("a", 1, work(BUSY))
     s = Story(Scenario("slice", Host(pcpus), (vm,)), "none")
     assert int(s.world.par[0]["slice_ns"]) == round(slice_ms * MS)
-    assert set(s.world.se["slice_ns"].tolist()) == {round(slice_ms * MS)}
+    assert set(s.world.ent["slice_ns"].tolist()) == {round(slice_ms * MS)}
 
 
 def test_a_group_has_its_shares_where_its_load_is():

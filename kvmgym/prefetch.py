@@ -1,0 +1,117 @@
+"""What a step will read of a world, asked of memory before it is needed.
+
+A batch of worlds does not fit the nearer caches, and a step follows chains of indices from record to record: each link
+that is not cached costs a hundred times what the work on it does. A step on 16 x 64 reads some 120 cache lines; asked
+for together, as here, they come in the time of a few. Nothing here changes a world. In the order of a row's turn:
+`early` two rows ahead, by addresses alone; `late` one row ahead, with what came by then; `begin` at its turn; `seen`
+and `queued` at its next decision.
+"""
+
+from __future__ import annotations
+
+from kvmgym.core.jit import face_jit
+from kvmgym.core.layout import NONE
+from kvmgym.core.memory import HOST_AT, POINTERS, fetch
+
+_LINE = 64
+_RUNS, _ACTS = 4, 6  # lines of a vCPU's record: what most events read, all
+_SOON_NS = 6_000  # pCPUs with an event within this time are likely to act in the next step
+CACHED = 1 << 20  # bytes of worlds that stay cached without help
+
+
+@face_jit
+def early(w, g, shift):
+    """What every step on a decision of VM `g` reads in the row `shift` bytes after that of `w`, a world of the same
+    scenario."""
+    par = w.par[0]
+    for at in range(-HOST_AT, POINTERS - HOST_AT, _LINE):
+        fetch(w.host, 0, shift + at)
+    for at in range(0, 2 * _LINE, _LINE):
+        fetch(w.host, 0, shift + at)
+        fetch(w.ask, 0, shift + at)
+    for k in range(par.vms):
+        fetch(w.vm, k, shift)
+    for at in range(_LINE, 5 * _LINE, _LINE):
+        fetch(w.vm, g, shift + at)
+    for leaf in range(0, par.pcpus + par.vcpus, 8):
+        fetch(w.tree_ns, leaf, shift)
+    for p in range(par.pcpus):
+        fetch(w.pcpu, p, shift)
+    node, below = par.leaves >> 1, (par.pcpus + 1) >> 1  # the part of the tree above the pCPUs' leaves
+    while node >= 16:
+        for i in range(0, below, 16):
+            fetch(w.tree, node + i, shift)
+        node >>= 1
+        below = (below + 1) >> 1
+    fetch(w.tree, 0, shift)
+
+
+@face_jit
+def _vcpu(w, v, lines):
+    """The first lines of the vCPU's record, and its entity."""
+    for at in range(0, lines * _LINE, _LINE):
+        fetch(w.vcpu, v, at)
+    fetch(w.se, v, 0)
+
+
+@face_jit
+def late(w, g, me, target):
+    """What the vCPUs that act next need: the spinner, the target of its yield, those with an event soon."""
+    vm = w.vm[g]
+    _vcpu(w, vm.first + me, _ACTS)
+    if target < vm.vcpus:
+        _vcpu(w, vm.first + target, _RUNS)
+    soon = w.host[0].now_ns + _SOON_NS
+    for p in range(w.par[0].pcpus):
+        if w.tree_ns[p] < soon:
+            fetch(w.pcpu, p, _LINE)
+            fetch(w.rq, p, 0)
+            if w.pcpu[p].curr != NONE:
+                _vcpu(w, w.pcpu[p].curr, _RUNS)
+
+
+@face_jit
+def begin(w, g, me, target):
+    """The queues on the pCPUs of the spinner and the target, which will pick anew, and who runs there."""
+    vm = w.vm[g]
+    _pcpu(w, w.vcpu[vm.first + me].pcpu)
+    if target < vm.vcpus:
+        _pcpu(w, w.vcpu[vm.first + target].pcpu)
+
+
+@face_jit
+def _pcpu(w, p):
+    par = w.par[0]
+    fetch(w.pcpu, p, _LINE)
+    fetch(w.pcpu, p, 2 * _LINE)
+    fetch(w.rq, p, 0)
+    if w.pcpu[p].curr != NONE:
+        _vcpu(w, w.pcpu[p].curr, _RUNS)
+    if par.grouped:
+        for k in range(par.vms):
+            fetch(w.rq, (1 + k) * par.pcpus + p, 0)
+            fetch(w.se, par.vcpus + k * par.pcpus + p, 0)
+
+
+@face_jit
+def seen(w):
+    """What the mask and the observation read of the vCPUs of the open spin exit's VM."""
+    vm = w.vm[w.ask[0].vm]
+    for v in range(vm.first, vm.first + vm.vcpus):
+        fetch(w.vcpu, v, 0)
+
+
+@face_jit
+def queued(w):
+    """What the observation reads of the queues that these vCPUs wait in."""
+    par, vm = w.par[0], w.vm[w.ask[0].vm]
+    for v in range(vm.first, vm.first + vm.vcpus):
+        vcpu = w.vcpu[v]
+        fetch(w.pcpu, vcpu.pcpu, 0)
+        if vcpu.ready:
+            fetch(w.se, v, 0)
+            fetch(w.rq, vcpu.pcpu, 0)
+            if par.grouped:
+                place = w.ask[0].vm * par.pcpus + vcpu.pcpu
+                fetch(w.rq, par.pcpus + place, 0)
+                fetch(w.se, par.vcpus + place, 0)

@@ -1,0 +1,36 @@
+"""Scheduling entities to set by hand: a queue's sums follow from its entities, so they are brought along."""
+
+from kvmgym.core.layout import NONE
+
+
+def retally(world, rq):
+    """Bring load and moment of a queue up to what its entities say."""
+    queue = world.rq[rq]
+    load = moment = 0
+    k = int(queue["head"])
+    while k != NONE:
+        se = world.se[k]
+        load += int(se["weight"])
+        moment += int(se["weight"]) * (int(se["vruntime_ns"]) - int(queue["zero_vruntime_ns"]))
+        k = int(se["next"])
+    queue["load"], queue["moment"] = load, moment
+
+
+def change(world, k, **fields):
+    """Overwrite fields of an entity, which may be queued; a callable gets the value before."""
+    se = world.se[k]
+    for name, value in fields.items():
+        se[name] = value(se[name]) if callable(value) else value
+    if se["on_rq"]:
+        retally(world, int(se["rq"]))
+
+
+def give_slice(world, k, slice_ns):
+    """Let an entity request a slice of its own."""
+    world.ent[k]["slice_ns"] = slice_ns
+    world.par[0]["one_slice"] = 0
+
+
+def group_above(world, k):
+    """The group entity above an entity that is or was queued in a group."""
+    return int(world.par[0]["vcpus"]) + int(world.se[k]["rq"]) - int(world.par[0]["pcpus"])

@@ -1,6 +1,6 @@
 """Heuristics on observations: reference points that a learned agent has to beat, with nothing but what it sees.
 
-Each reads columns of kvmgym.observation by name and chooses for all rows of a batch at once. Ties go to the lowest
+Each reads fields of kvmgym.observation by name and chooses for all rows of a batch at once. Ties go to the lowest
 index.
 """
 
@@ -16,13 +16,9 @@ import numpy.typing as npt
 
 from agents.base import Actions, Agent, masks_of
 from kvmgym.core import rng
-from kvmgym.observation import PRIVILEGED, VCPU_FIELDS
 from kvmgym.params.errors import integer
 
-COLUMN: Mapping[str, int] = MappingProxyType(
-    {field.name: place for place, field in enumerate((*VCPU_FIELDS, *PRIVILEGED))}
-)
-Floats = npt.NDArray[np.float32]
+Seen = Mapping[str, npt.NDArray[np.float32]]  # an observation in the form "dict", a batch of it
 Hashes = npt.NDArray[np.uint64]
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 
@@ -35,14 +31,14 @@ class Heuristic(Agent):
     def act(self, observation: Any, info: Mapping[str, Any]) -> Actions:
         """The candidate with the largest score in each row, int64 [E]."""
         mask = masks_of(info)
-        scores = np.where(mask[:, :-1], self.scores(observation["vcpus"]), -np.inf)
+        scores = np.where(mask[:, :-1], self.scores(observation), -np.inf)
         best = scores.argmax(axis=1)
         chosen: Actions = np.where(np.isneginf(scores.max(axis=1)), mask.shape[1] - 1, best)
         return chosen
 
     @abstractmethod
-    def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
-        """A number for each vCPU, [E, V], from their rows [E, V, F]; -inf for "rather nobody"."""
+    def scores(self, seen: Seen) -> npt.NDArray[Any]:
+        """A number for each vCPU, [E, V], from fields [E, V]; -inf for "rather nobody"."""
 
 
 class NoYield(Agent):
@@ -84,11 +80,11 @@ class RoundRobin(Heuristic):
 
     name = "round-robin"
 
-    def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
+    def scores(self, seen: Seen) -> npt.NDArray[Any]:
         """Minus the number of places after the one boosted last."""
-        count = vcpus[:, :, COLUMN["exists"]].sum(axis=1, keepdims=True).astype(np.int64)
-        last = vcpus[:, :, COLUMN["last_boosted"]].argmax(axis=1)[:, None]
-        turn: npt.NDArray[Any] = (np.arange(vcpus.shape[1]) - last - 1) % np.maximum(count, 1)
+        count = seen["exists"].sum(axis=1, keepdims=True).astype(np.int64)
+        last = seen["last_boosted"].argmax(axis=1)[:, None]
+        turn: npt.NDArray[Any] = (np.arange(seen["exists"].shape[1]) - last - 1) % np.maximum(count, 1)
         return -turn
 
 
@@ -98,9 +94,9 @@ class LongestWaiting(Heuristic):
 
     name = "longest-waiting"
 
-    def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
+    def scores(self, seen: Seen) -> npt.NDArray[Any]:
         """The waiting time."""
-        return vcpus[:, :, COLUMN["waiting"]]
+        return seen["waiting"]
 
 
 class Clairvoyant(Heuristic):
@@ -109,9 +105,9 @@ class Clairvoyant(Heuristic):
     name = "clairvoyant"
     env_options: ClassVar[Mapping[str, Any]] = MappingProxyType({"observation": "dict", "privileged": True})
 
-    def scores(self, vcpus: Floats) -> npt.NDArray[Any]:
+    def scores(self, seen: Seen) -> npt.NDArray[Any]:
         """0 for the awaited one."""
-        return np.where(vcpus[:, :, COLUMN["awaited"]] > 0, 0.0, -np.inf)
+        return np.where(seen["awaited"] > 0, 0.0, -np.inf)
 
 
 def _mixed(values: Hashes) -> Hashes:

@@ -38,7 +38,8 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
 
     ## Observation Space
     What the host can see, about 1 in size: kvmgym.observation has every field with unit, range and kernel source.
-    `observation="flat"`: Box [G + V*F]; `"dict"`: {"globals": [G], "vcpus": [V, F]}; `"matrix"`: Box [V, G + F].
+    `observation="flat"`: Box [G + V*F]; `"dict"`: "globals" [G] and each vCPU field by its name, [V]; `"matrix"`: Box
+    [V, G + F].
 
     ## Rewards
     Minus the pCPU time that the host lost since the last step, in units of 100 µs of the whole host (kvmgym.reward).

@@ -1,8 +1,8 @@
 """The observation forms and the action space, made from the tables of kvmgym.observation.
 
-`flat`: float32 [G + V*F], globals first, then a row for each vCPU. `dict`: {"globals": [G], "vcpus": [V, F]}. `matrix`:
-[V, G + F], the globals repeated in front of each vCPU's row, for networks that score every candidate with the same
-weights. F counts the privileged fields when they are asked for.
+`flat`: float32 [G + V*F], globals first, then a row for each vCPU. `dict`: "globals" [G] and each field of a vCPU by
+its name, [V]. `matrix`: [V, G + F], the globals repeated in front of each vCPU's row, for networks that score every
+candidate with the same weights. F counts the privileged fields when they are asked for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from kvmgym.observation import GLOBALS, PRIVILEGED, VCPU_FIELDS, Field, G
+from kvmgym.observation import GLOBALS, PRIVILEGED, VCPU_FIELDS, F, Field, G
 
 FORMS = ("flat", "dict", "matrix")
 Floats = npt.NDArray[np.float32]
@@ -36,11 +36,9 @@ def observation_space(form: str, max_vcpus: int, privileged: bool) -> gym.Space[
     low_f, high_f = _bounds(vcpu_fields(privileged))
     low_v, high_v = np.tile(np.minimum(low_f, 0), (max_vcpus, 1)), np.tile(high_f, (max_vcpus, 1))
     if form == "dict":
-        parts: dict[str, gym.Space[Any]] = {
-            "globals": gym.spaces.Box(low_g, high_g),
-            "vcpus": gym.spaces.Box(low_v, high_v),
-        }
-        return gym.spaces.Dict(parts)
+        names = [field.name for field in vcpu_fields(privileged)]
+        columns = {name: gym.spaces.Box(low_v[:, f], high_v[:, f]) for f, name in enumerate(names)}
+        return gym.spaces.Dict({"globals": gym.spaces.Box(low_g, high_g), **columns})
     if form == "matrix":
         low = np.concatenate([np.tile(low_g, (max_vcpus, 1)), low_v], axis=1)
         return gym.spaces.Box(low, np.concatenate([np.tile(high_g, (max_vcpus, 1)), high_v], axis=1))
@@ -53,7 +51,8 @@ def shaped(form: str, flat: Floats, max_vcpus: int) -> Any:
         return flat
     rows = flat[..., G:].reshape(*flat.shape[:-1], max_vcpus, -1)
     if form == "dict":
-        return {"globals": flat[..., :G], "vcpus": rows}
+        names = [field.name for field in vcpu_fields(rows.shape[-1] > F)]
+        return {"globals": flat[..., :G], **{name: rows[..., f] for f, name in enumerate(names)}}
     ahead = np.broadcast_to(flat[..., None, :G], (*rows.shape[:-1], G))
     return np.concatenate([ahead, rows], axis=-1)
 

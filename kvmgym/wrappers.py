@@ -167,8 +167,8 @@ class VectorDictMask(gym.vector.VectorWrapper, RecordConstructorArgs):  # type: 
 def masked(observation: Any, mask: npt.NDArray[Any], key: str | None, mask_dtype: str) -> dict[str, Any]:
     """An observation, or a batch of them, with a copy of its mask.
 
-    >>> masked({"globals": 1, "vcpus": 2}, np.array([0, 1]), None, "int8")
-    {'globals': 1, 'vcpus': 2, 'action_mask': array([0, 1], dtype=int8)}
+    >>> masked({"globals": 1, "ready": 2}, np.array([0, 1]), None, "int8")
+    {'globals': 1, 'ready': 2, 'action_mask': array([0, 1], dtype=int8)}
     """
     parts = observation if key is None else {key: observation}
     return {**parts, "action_mask": mask.astype(mask_dtype)}

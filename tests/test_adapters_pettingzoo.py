@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import data_equivalence
 
 import kvmgym
+from kvmgym.observation import VCPU_FIELDS
 from kvmgym.scenarios import BY_NAME
 
 DURATION_NS = 3_000_000
@@ -138,11 +139,11 @@ def test_before_its_first_decision_an_agent_sees_how_many_vcpus_it_has(zoo: Any)
     vcpus = [vm.vcpus for vm in BY_NAME["dedup-noisy-7vm"].vms]
     assert len(vcpus) == 7 and list(seen) == [f"vm_{g}" for g in range(7)]
     for g, agent in enumerate(seen):
-        exists = seen[agent]["vcpus"][:, 0]
+        exists = seen[agent]["exists"]
         assert exists.sum() == vcpus[g] and exists[: vcpus[g]].all()
         assert env.observation_space(agent).contains(seen[agent])
         if not infos[agent]["acts"]:
-            assert seen[agent]["vcpus"].sum() == vcpus[g]
+            assert sum(seen[agent][field.name].sum() for field in VCPU_FIELDS) == vcpus[g]
             assert seen[agent]["globals"].sum() == pytest.approx(vcpus[g] / 128)
             seen[agent]["globals"][:] = 5
             assert env.hosts.observe(agent)["globals"].max() < 1  # what it was given is its own

@@ -18,10 +18,11 @@ from strategies import many, policies, scenarios, seeds
 
 import agents
 from agents import KernelAgent, evaluate
-from agents.heuristics import COLUMN, HEURISTICS, Clairvoyant, LongestWaiting, NoYield, RandomAgent, RoundRobin
+from agents.heuristics import HEURISTICS, Clairvoyant, LongestWaiting, NoYield, RandomAgent, RoundRobin
 from kvmgym import DirectedYieldEnv, DirectedYieldVectorEnv, cli, cli_compare
 from kvmgym.compare import Run, Store, run_all, summarise
 from kvmgym.core.memory import POINTERS, view
+from kvmgym.observation import PRIVILEGED, VCPU_FIELDS
 from kvmgym.policies import BY_NAME as POLICY
 from kvmgym.policies import POLICIES
 from kvmgym.scenarios import BY_NAME as SCENARIO
@@ -176,11 +177,11 @@ def test_the_random_agent_takes_all_allowed_targets_alike():
 
 def decision(mask, columns):
     """A batch of one: an observation with these columns, and its info."""
-    vcpus = np.zeros((1, len(mask) - 1, len(COLUMN)), np.float32)
-    vcpus[0, :, COLUMN["exists"]] = 1
-    for name, values in columns.items():
-        vcpus[0, :, COLUMN[name]] = values
-    return {"globals": np.zeros((1, 1)), "vcpus": vcpus}, {"action_mask": np.array([mask], np.int8)}
+    names = [field.name for field in (*VCPU_FIELDS, *PRIVILEGED)]
+    seen = {name: np.zeros((1, len(mask) - 1), np.float32) for name in names}
+    for name, values in {"exists": 1, **columns}.items():
+        seen[name][0] = values
+    return seen, {"action_mask": np.array([mask], np.int8)}
 
 
 @pytest.mark.parametrize(

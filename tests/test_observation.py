@@ -235,7 +235,8 @@ def test_the_forms_hold_the_same_numbers():
     flat, table, matrix = (begun("dedup-small", max_vcpus=6, observation=form) for form in ("flat", "dict", "matrix"))
     for action in (4, 6, 6, 0, 1, 6):
         one, two, three = (env.step(action)[0] for env in (flat, table, matrix))
-        assert same(two, {"globals": one[:G], "vcpus": one[G:].reshape(6, F)})
+        columns = dict(zip(COLUMNS, one[G:].reshape(6, F).T, strict=False))
+        assert same(two, {"globals": one[:G], **columns})
         assert same(three, np.concatenate([np.tile(one[:G], (6, 1)), one[G:].reshape(6, F)], axis=1))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvmgym.core import eevdf, hints, kvm
+from kvmgym.core import hints, kvm
 from kvmgym.core.jit import face_jit
 from kvmgym.core.layout import NONE, READY, RUNNING
 from kvmgym.policies.kernel import waits_for_pcpu
@@ -196,10 +196,9 @@ def write(w, out, privileged):
         row[14] = 0
         row[15] = 0
         if ready:
-            k = eevdf.parent(w, v)
-            k = np.int64(v) if k == NONE else k
-            row[14] = _clip(hints.lag_ns(w, v) * per_slice)
-            row[15] = _clip((w.se[k].deadline_ns - eevdf.average(w, w.se[k].rq)) * per_slice)
+            lag, ahead = hints.standing(w, v)
+            row[14] = _clip(lag * per_slice)
+            row[15] = _clip(ahead * per_slice)
         row[16] = vcpu.pcpu == me.pcpu
         row[17] = min(w.pcpu[vcpu.pcpu].nr_running / 8, 1.0)
         row[18] = _age_of(now - vcpu.boosted_ns)

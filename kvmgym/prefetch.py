@@ -10,12 +10,11 @@ and `queued` at its next decision.
 from __future__ import annotations
 
 from kvmgym.core.jit import face_jit
-from kvmgym.core.layout import NONE
+from kvmgym.core.layout import ACT_COMPUTE, NONE, PH_LOCK, PH_UNLOCK
 from kvmgym.core.memory import HOST_AT, POINTERS, fetch
 
 _LINE = 64
 _RUNS, _ACTS = 4, 6  # lines of a vCPU's record: what most events read, all
-_SOON_NS = 6_000  # pCPUs with an event within this time are likely to act in the next step
 CACHED = 1 << 20  # bytes of worlds that stay cached without help
 
 
@@ -30,8 +29,9 @@ def early(w, g, shift):
         fetch(w.host, 0, shift + at)
         fetch(w.ask, 0, shift + at)
     for k in range(par.vms):
-        fetch(w.vm, k, shift)
-    for at in range(_LINE, 5 * _LINE, _LINE):
+        for at in range(0, 3 * _LINE, _LINE):
+            fetch(w.vm, k, shift + at)
+    for at in range(3 * _LINE, 6 * _LINE, _LINE):
         fetch(w.vm, g, shift + at)
     for leaf in range(0, par.pcpus + par.vcpus, 8):
         fetch(w.tree_ns, leaf, shift)
@@ -55,28 +55,41 @@ def _vcpu(w, v, lines):
 
 
 @face_jit
+def _soon(w):
+    """The time within which pCPUs with an event are likely to act in the next step: that of two steps [ns]."""
+    host = w.host[0]
+    return host.now_ns + 2 * ((host.now_ns - host.window_since_ns) // max(host.decisions, 1))
+
+
+@face_jit
 def late(w, g, me, target):
     """What the vCPUs that act next need: the spinner, the target of its yield, those with an event soon."""
     vm = w.vm[g]
     _vcpu(w, vm.first + me, _ACTS)
     if target < vm.vcpus:
         _vcpu(w, vm.first + target, _RUNS)
-    soon = w.host[0].now_ns + _SOON_NS
+    soon = _soon(w)
     for p in range(w.par[0].pcpus):
         if w.tree_ns[p] < soon:
             fetch(w.pcpu, p, _LINE)
             fetch(w.rq, p, 0)
-            if w.pcpu[p].curr != NONE:
-                _vcpu(w, w.pcpu[p].curr, _RUNS)
+            v = w.pcpu[p].curr
+            if v != NONE:
+                _vcpu(w, v, _RUNS)
+                fetch(w.pend, v * w.par[0].pend_words, 0)
 
 
 @face_jit
 def begin(w, g, me, target):
-    """The queues on the pCPUs of the spinner and the target, which will pick anew, and who runs there."""
+    """The queues on the pCPUs of the spinner and the target, which will pick anew, who runs there, and locks."""
     vm = w.vm[g]
     _pcpu(w, w.vcpu[vm.first + me].pcpu)
     if target < vm.vcpus:
         _pcpu(w, w.vcpu[vm.first + target].pcpu)
+    soon = _soon(w)
+    for p in range(w.par[0].pcpus):
+        if w.tree_ns[p] < soon and w.pcpu[p].curr != NONE:
+            _lock(w, w.vcpu[w.pcpu[p].curr])
 
 
 @face_jit
@@ -91,6 +104,17 @@ def _pcpu(w, p):
         for k in range(par.vms):
             fetch(w.rq, (1 + k) * par.pcpus + p, 0)
             fetch(w.se, par.vcpus + k * par.pcpus + p, 0)
+
+
+@face_jit
+def _lock(w, vcpu):
+    """The lock that a vCPU takes or passes on when its compute ends."""
+    if vcpu.act == ACT_COMPUTE:
+        phase = w.phase[w.phase[vcpu.pc].next]
+        if phase.kind == PH_LOCK:
+            fetch(w.lock, w.vm[vcpu.vm].locks + phase.a, 0)
+        elif phase.kind == PH_UNLOCK and vcpu.held_lock != NONE:
+            fetch(w.lock, vcpu.held_lock, 0)
 
 
 @face_jit

@@ -43,16 +43,25 @@ def show(w):
 def lag_ns(w, v):
     """The least V - vruntime of a queued vCPU over the levels of its chain, as of the last update of each queue [ns at
     weight 1024]; positive or 0: eligible throughout. 0 when it is not queued."""
+    return standing(w, v)[0]
+
+
+@jit
+def standing(w, v):
+    """`lag_ns`, and how far the deadline at the highest level is ahead of V there [same]."""
     least = np.int64(0)
+    ahead = np.int64(0)
     first = True
     k = np.int64(v)
     while k != NONE and w.se[k].on_rq:
-        rq = w.se[k].rq
-        lag = eevdf.average(w, rq) - w.se[k].vruntime_ns if w.rq[rq].nr > 1 else np.int64(0)
+        se = w.se[k]
+        average = se.vruntime_ns if w.rq[se.rq].nr == 1 else eevdf.average(w, se.rq)
+        lag = average - se.vruntime_ns
         least = lag if first else min(least, lag)
+        ahead = se.deadline_ns - average
         first = False
-        k = eevdf.parent(w, k)
-    return least
+        k = eevdf.owner(w, se.rq)
+    return least, ahead
 
 
 @jit

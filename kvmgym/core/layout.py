@@ -175,8 +175,8 @@ ASK_FIELDS: list[Field] = [
     ("weights", f"{WEIGHTS}f8", "weights of a tunable policy; set with the policy"),
 ]  # fmt: skip
 
-# The next four tables are in the order of use: a record is whole cache lines of 64 bytes, and what is needed together
-# shares one. A batch meets each world with cold caches, so that lines touched are what a step costs.
+# PCPU, RQ, SE, VM, VCPU and LOCK are in the order of use: a record is whole cache lines of 64 bytes, and what is needed
+# together shares one. A batch meets each world with cold caches, so that lines touched are what a step costs.
 PCPU_FIELDS: list[Field] = [
     ("ev_ns", "i8", "when its guest changes next [ns]; engine"),
     ("next_tick_ns", "i8", "next scheduler tick, INF when idle [ns]; sched"),
@@ -334,7 +334,7 @@ VCPU_FIELDS: list[Field] = [
     ("overhead_until_ns", "i8", "its guest goes on at this time [ns]; account"),
     ("spin_from_ns", "i8", "start of the present undisturbed spin [ns]; guest"),
     ("spin_budget_ns", "i8", "spin left before halting [ns]; guest"),
-    ("vm", "i8", "its VM; build"),
+    ("vm", "i4", "its VM; build"),
     ("act", "u1", "ACT_*; guest"),
     ("ring0", "u1", "the guest is in kernel mode; guest"),
     ("in_irq", "u1", "in an interrupt handler, above act; guest"),
@@ -343,6 +343,10 @@ VCPU_FIELDS: list[Field] = [
     ("retry", "u1", "woken to try its mutex again; guest"),
     ("polling", "u1", "0, or POLLS or POLL_ENDS: halted, and polls on its pCPU; activity, sched"),
     ("pv_flush", "u1", "must flush its TLB when it is entered; ipi"),
+    ("resched_pending", "u1", "a reschedule IPI waits to be taken; guest"),
+    ("timer_pending", "u1", "a timer interrupt waits to be taken; guest"),
+    ("irq_call", "u1", "the handler serves call-function IPIs; guest"),
+    ("irq_resched", "u1", "the handler serves a reschedule IPI; guest"),
     ("run_ns", "i8", "time on a pCPU [ns]; account"),
     # line 3: switches and spins
     ("last_ran_ns", "i8", "when it last left a pCPU [ns]; engine"),
@@ -359,7 +363,7 @@ VCPU_FIELDS: list[Field] = [
     ("wait_lock", "i8", "lock that it waits for, or NONE; guest"),
     ("burst_left_ns", "i8", "compute time left in this burst or pause [ns]; guest"),
     ("pc", "i4", "phase of its program; guest"),
-    ("leaf", "i4", "its leaf in the event tree; build"),
+    ("held_lock", "i4", "lock taken last within a group of several, for its Unlock; guest"),
     ("loop_left", "i4", "passes left of the Repeat it is in; guest"),
     ("holds", "i4", "spin locks held; guest"),
     ("irq_off", "i4", "depth of interrupt-disabling locks; guest"),
@@ -373,14 +377,11 @@ VCPU_FIELDS: list[Field] = [
     ("kernel_ns", "i8", "compute begun in ring 0 [ns]; guest"),
     ("send_next", "i4", "first vCPU of the batch that it sends to; ipi"),
     ("send_end", "i4", "end of that batch; ipi"),
+    ("acks_left", "i4", "acknowledgements awaited; guest"),
     ("wait_gate", "i4", "queue or barrier that it waits for, or NONE; guest"),
     ("wait_next", "i4", "next waiter; guest"),
     ("wait_prev", "i4", "previous waiter; guest"),
     ("task", "i4", "guest task that it runs, NONE when it has none or no choice; tasks"),
-    ("resched_pending", "u1", "a reschedule IPI waits to be taken; guest"),
-    ("timer_pending", "u1", "a timer interrupt waits to be taken; guest"),
-    ("irq_call", "u1", "the handler serves call-function IPIs; guest"),
-    ("irq_resched", "u1", "the handler serves a reschedule IPI; guest"),
     ("irq_timer", "u1", "the handler serves a timer; guest"),
     ("send_vector", "u1", "VECTOR_CALL or VECTOR_RESCHED; ipi"),
     ("send_single", "u1", "the IPI has one target; ipi"),
@@ -391,8 +392,7 @@ VCPU_FIELDS: list[Field] = [
     ("halted_ns", "i8", "when it halted [ns]; activity"),
     ("task_since_ns", "i8", "when its guest switched to the task [ns]; tasks"),
     ("lag_ns", "i8", "least V - vruntime over its levels, shown to policies that need it [ns]; hints"),
-    ("acks_left", "i4", "acknowledgements awaited; guest"),
-    ("held_lock", "i4", "lock taken last within a group of several, for its Unlock; guest"),
+    ("leaf", "i4", "its leaf in the event tree; build"),
     ("run_tail", "i4", "last one; tasks"),
     ("role_start", "i4", "row before its program, whose end starts it; build"),
 ]
@@ -401,8 +401,8 @@ LOCK_FIELDS: list[Field] = [
     ("last_ns", "i8", "wait_integral_ns is summed up to here [ns]; account"),
     ("wait_integral_ns", "i8", "integral of waiting over time [ns]; account"),
     ("wait_sum_ns", "i8", "sum of single waits [ns]; account"),
-    ("acquires", "i8", "times taken; guest"),
-    ("contended", "i8", "times taken after a wait; guest"),
+    ("acquires", "i4", "times taken; guest"),
+    ("contended", "i4", "times taken after a wait; guest"),
     ("rng", "u8", "random stream that chooses among the waiters of a tas lock; rng"),
     ("owner", "i4", "vCPU, or NONE; guest"),
     ("head", "i4", "first waiter; guest"),
@@ -460,13 +460,13 @@ TRACE_FIELDS: list[Field] = [
     ("arg", "i8", "what with, by kind; account.note"),
 ]
 
-PARAM, HOST, ASK, TASK, LOCK, GATE, ENTITY, PHASE, DIST, TRACE = (
+PARAM, HOST, ASK, TASK, GATE, ENTITY, PHASE, DIST, TRACE = (
     record(fields)
-    for fields in (PARAM_FIELDS, HOST_FIELDS, ASK_FIELDS, TASK_FIELDS, LOCK_FIELDS, GATE_FIELDS, ENTITY_FIELDS,
-                   PHASE_FIELDS, DIST_FIELDS, TRACE_FIELDS)
+    for fields in (PARAM_FIELDS, HOST_FIELDS, ASK_FIELDS, TASK_FIELDS, GATE_FIELDS, ENTITY_FIELDS, PHASE_FIELDS,
+                   DIST_FIELDS, TRACE_FIELDS)
 )  # fmt: skip
-PCPU, RQ, SE, VM, VCPU = (
-    record(fields, line=64) for fields in (PCPU_FIELDS, RQ_FIELDS, SE_FIELDS, VM_FIELDS, VCPU_FIELDS)
+PCPU, RQ, SE, VM, VCPU, LOCK = (
+    record(fields, line=64) for fields in (PCPU_FIELDS, RQ_FIELDS, SE_FIELDS, VM_FIELDS, VCPU_FIELDS, LOCK_FIELDS)
 )
 
 I4, I8 = np.dtype(np.int32), np.dtype(np.int64)

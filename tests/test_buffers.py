@@ -25,7 +25,7 @@ def test_rows_begin_on_cache_lines(rows, width):
     assert rows == 0 or made.ctypes.data % LINE == 0
 
 
-@pytest.mark.parametrize("name", ["PCPU", "RQ", "SE", "VM", "VCPU"])
+@pytest.mark.parametrize("name", ["PCPU", "RQ", "SE", "VM", "VCPU", "LOCK"])
 def test_records_are_whole_cache_lines(name):
     assert getattr(layout, name).itemsize % LINE == 0
 

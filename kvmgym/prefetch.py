@@ -2,9 +2,9 @@
 
 A batch of worlds does not fit the nearer caches, and a step follows chains of indices from record to record: each link
 that is not cached costs a hundred times what the work on it does. A step on 16 x 64 reads some 120 cache lines; asked
-for together, as here, they come in the time of a few. Nothing here changes a world. In the order of a row's turn:
-`early` two rows ahead, by addresses alone; `late` one row ahead, with what came by then; `begin` at its turn; `seen`
-and `queued` at its next decision.
+for together, as here, they come in the time of a few. Nothing here changes a world. A row is asked for three times
+while those before it run: `early` by addresses alone, `late` with what that brought, `begin` just before its turn; then
+`seen` and `queued` at its next decision.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def late(w, g, me, target):
     """What the vCPUs that act next need: the spinner, the target of its yield, those with an event soon."""
     vm = w.vm[g]
     _vcpu(w, vm.first + me, _ACTS)
-    if target < vm.vcpus:
+    if 0 <= target < vm.vcpus:
         _vcpu(w, vm.first + target, _RUNS)
     soon = _soon(w)
     for p in range(w.par[0].pcpus):
@@ -84,7 +84,7 @@ def begin(w, g, me, target):
     """The queues on the pCPUs of the spinner and the target, which will pick anew, who runs there, and locks."""
     vm = w.vm[g]
     _pcpu(w, w.vcpu[vm.first + me].pcpu)
-    if target < vm.vcpus:
+    if 0 <= target < vm.vcpus:
         _pcpu(w, w.vcpu[vm.first + target].pcpu)
     soon = _soon(w)
     for p in range(w.par[0].pcpus):

@@ -131,18 +131,19 @@ def begin_row(state, static, row, others, mask, out):
 
 @face_jit
 def _prefetch(w, which, n, states, statics, actions, rows):
-    """Ask for what row which[n], whose world is `w`, and the next two of the list will read."""
-    e = which[n]
-    prefetch.begin(w, rows[e, VM], rows[e, ME], actions[e])
-    if n + 1 < which.size:
-        after = which[n + 1]
-        if rows[after, AT] == AT_DECISION:
-            late = carve(states[after], statics[rows[after, STATIC]])
-            prefetch.late(late, rows[after, VM], rows[after, ME], actions[after])
-    if n + 2 < which.size:
-        after = which[n + 2]
-        if rows[after, AT] == AT_DECISION and rows[after, STATIC] == rows[e, STATIC]:
-            prefetch.early(w, rows[after, VM], (after - e) * states.shape[1])
+    """Ask for what the rows after which[n], whose world is `w`, will read: the nearer its turn, the more is known."""
+    for ahead in range(1, 4):
+        if n + ahead < which.size:
+            e = which[n + ahead]
+            row = rows[e]
+            if row[AT] == AT_DECISION:
+                if ahead == 3:
+                    if row[STATIC] == rows[which[n], STATIC]:
+                        prefetch.early(w, row[VM], (e - which[n]) * states.shape[1])
+                elif ahead == 2:
+                    prefetch.late(carve(states[e], statics[row[STATIC]]), row[VM], row[ME], actions[e])
+                else:
+                    prefetch.begin(carve(states[e], statics[row[STATIC]]), row[VM], row[ME], actions[e])
 
 
 @face_jit
@@ -159,8 +160,6 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
         e = which[n]
         row = rows[e]
         w = carve(states[e], statics[row[STATIC]])
-        if states.size > prefetch.CACHED and row[AT] == AT_DECISION:
-            _prefetch(w, which, n, states, statics, actions, rows)
         ask = w.ask[0]
         target = actions[e]
         if target < 0 or target >= w.vm[ask.vm].vcpus or not (masks[e, target] or row[KEEP_ASKING]):
@@ -168,6 +167,8 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
         engine.answer(w, target)
         row[RESULT] = ask.last_result if ask.attempt > row[ATTEMPT] else NO_ATTEMPT
         status = _run_to_decision(w, row, policy, masks[e])
+        if states.size > prefetch.CACHED:  # while what the observation reads is on its way
+            _prefetch(w, which, n, states, statics, actions, rows)
         sums = reward.SUMS + w.par[0].vms
         before, after = row[COLUMNS : COLUMNS + sums], row[COLUMNS + sums : COLUMNS + 2 * sums]
         reward.read_sums(w, after)

@@ -198,7 +198,7 @@ def _fetch_compiled(typing_context: Any, vector: Any, index: Any, shift: Any) ->
         place = cgutils.pointer_add(builder, place, context.cast(builder, args[2], sig.args[2], types.intp))
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, cgutils.int32_t, cgutils.int32_t, cgutils.int32_t])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [place, *(cgutils.int32_t(number) for number in (1, 3, 1))])
+        builder.call(function, [place, *(cgutils.int32_t(number) for number in (0, 2, 1))])
         return context.get_dummy_value()
 
     return types.none(vector, index, shift), generate

@@ -1,14 +1,11 @@
-"""kvmgym.params: values, derived values, and every message."""
+"""kvmgym.params: values, derived values of hosts, and every message."""
 
 import dataclasses
 import math
-from statistics import NormalDist
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from paramdata import BARRIERS, NO_TIME, QUEUES, SPACE, TAILED, US, WORK, dists, message, scenario, workload
+from paramdata import BARRIERS, QUEUES, WORK, message, scenario, workload
 
 from kvmgym.params import (
     PLE_PRESETS,
@@ -42,7 +39,6 @@ from kvmgym.params import (
     Workload,
     check,
     nearest,
-    walk,
 )
 
 # --- errors ---------------------------------------------------------------------------------------------------------
@@ -247,83 +243,6 @@ def test_parameters_are_frozen_hashable_and_normalised():
         vm.vcpus = 3
 
 
-# --- distributions --------------------------------------------------------------------------------------------------
-
-U = (np.arange(50_000) + 0.5) / 50_000
-SPREAD = Dist.lognormal(1_000, 0.5, tail_share=0.4, tail_low_ns=0, tail_high_ns=3_000)
-
-
-def test_quantiles_equal_the_closed_forms():
-    u = np.array([[0.0, 0.25], [0.5, 0.999]])
-    assert Dist.constant(7).quantiles(u).tolist() == [[7, 7], [7, 7]]
-    assert Dist.uniform(10, 30).quantiles(u) == pytest.approx(np.array([[10, 15], [20, 29.98]]))
-    assert Dist.exponential(100).quantiles(u) == pytest.approx(-100 * np.log(1 - u))
-    z = NormalDist().inv_cdf
-    expected = [[0, 8 * math.exp(1.5 * z(0.25))], [8, 8 * math.exp(1.5 * z(0.999))]]
-    assert Dist.lognormal(8, 1.5).quantiles(u) == pytest.approx(np.array(expected))
-
-
-def test_quantiles_at_the_ends():
-    ends = np.array([0.0, 1.0])
-    assert Dist.exponential(5).quantiles(ends).tolist() == [0, math.inf]
-    assert Dist.exponential(0).quantiles(ends).tolist() == [0, 0]
-    assert Dist.lognormal(5, 1).quantiles(ends).tolist() == [0, math.inf]
-    assert Dist.lognormal(5, 0).quantiles(ends).tolist() == [5, 5]
-    assert TAILED.quantiles(ends).tolist() == [0, math.inf]
-    assert Dist.lognormal(5, 1, 1.0, 20, 30).quantiles(ends) == pytest.approx(ends * 10 + 20)
-
-
-@pytest.mark.parametrize("dist", [TAILED, SPREAD, Dist.lognormal(30_000, 1.0, 0.2, 20_000, 50_000)])
-def test_mixture_quantiles_invert_the_mixture(dist):
-    """The distribution function, written down anew, gives u back."""
-    median, sigma, share, low, high = dist.numbers
-    u = np.array([1e-6, 0.01, 0.3, 0.5, 0.9, 0.985, 0.989, 0.9895, 0.992, 0.999, 0.999999])
-    for x, wanted in zip(dist.quantiles(u), u, strict=True):
-        tail = min(max((x - low) / (high - low), 0.0), 1.0)
-        assert (1 - share) * NormalDist(math.log(median), sigma).cdf(math.log(x)) + share * tail == pytest.approx(
-            wanted, abs=1e-9
-        )
-
-
-def test_a_tail_of_one_value_is_a_step():
-    dist = Dist.lognormal(100, 0.0, tail_share=0.25, tail_low_ns=500, tail_high_ns=500)
-    assert dist.quantiles(np.array([0.1, 0.74, 0.76, 1.0])).tolist() == [100, 100, 500, 500]
-    dist = Dist.lognormal(100, 0.0, tail_share=0.5, tail_low_ns=0, tail_high_ns=200)
-    assert dist.quantiles(np.array([0.125, 0.5, 0.875])) == pytest.approx([50, 100, 150])
-
-
-MEANS = [
-    (Dist.constant(7), 7.0),
-    (Dist.exponential(3_000), 3_000.0),
-    (Dist.uniform(100, 400), 250.0),
-    (Dist.lognormal(600, 1.0), 600 * math.exp(0.5)),
-    (TAILED, 0.99 * 600 * math.exp(0.5) + 0.01 * 35_000),
-    (SPREAD, 0.6 * 1_000 * math.exp(0.125) + 0.4 * 1_500),
-]
-
-
-@pytest.mark.parametrize("dist, mean_ns", MEANS)
-def test_means_are_exact_and_those_of_the_quantiles(dist, mean_ns):
-    assert dist.mean_ns == pytest.approx(mean_ns, rel=1e-12)
-    assert dist.quantiles(U).mean() == pytest.approx(mean_ns, rel=5e-4)
-
-
-def test_scaling_a_distribution_changes_its_unit_only():
-    scaled = TAILED.scaled(3).scaled(5)
-    assert (scaled.numbers, scaled.unit_ns) == (TAILED.numbers, 15)
-    assert scaled.mean_ns == pytest.approx(15 * TAILED.mean_ns)
-    assert scaled.quantiles(U[::500]).tolist() == TAILED.quantiles(U[::500]).tolist()
-    assert repr(Dist.uniform(1, 2.5).scaled(3)) == "Dist.uniform(low_ns=1, high_ns=2.5).scaled(3)"
-    assert eval(repr(scaled)) == scaled
-
-
-@given(dists, st.lists(st.floats(0, 1), min_size=2, max_size=30))
-def test_quantiles_never_decrease(dist, u):
-    found = dist.quantiles(np.sort(np.array(u)))
-    assert (found >= 0).all()
-    assert (found[1:] >= found[:-1]).all()
-
-
 # --- host -----------------------------------------------------------------------------------------------------------
 
 
@@ -361,163 +280,3 @@ def test_a_guest_schedules_when_it_has_more_tasks_than_vcpus():
     two = Workload("two", "", (Role("in", (WORK, Put("items"))), Role("out", (WORK, Get("items")))), queues=QUEUES)
     busy = Vm("a", 1, two, tasks=5)
     assert busy.has_run_queues and busy.roles == (0, 0, 0, 1, 1)
-
-
-# --- workloads ------------------------------------------------------------------------------------------------------
-
-BLOCKED = Block(Dist.constant(US))
-PROGRAM_ERRORS = [
-    (
-        (WORK, Lock("nmm"), Unlock("nmm")),
-        f'{SPACE}[1].lock: unknown lock "nmm": did you mean "mm"? allowed: mm, inode, heap',
-    ),
-    (
-        (Repeat(2, (Put("item"),)),),
-        f'{SPACE}[0].phases[0].queue: unknown queue "item": did you mean "items"? allowed: items',
-    ),
-    (
-        (Choose((Branch(1, (Barrier("x"),)),)),),
-        f'{SPACE}[0].branches[0].phases[0].barrier: unknown barrier "x": allowed: step',
-    ),
-    ((WORK, Lock("mm")), f'{SPACE}: takes "mm" and does not release it in the same block'),
-    (
-        (WORK, Lock("mm"), Choose((Branch(1, (Unlock("mm"),)),))),
-        f'{SPACE}[2].branches[0].phases[0]: unlocks "mm", but none is the lock that this block took last',
-    ),
-    (
-        (WORK, Repeat(2, (Lock("mm"),)), Unlock("mm")),
-        f'{SPACE}[1].phases: takes "mm" and does not release it in the same block',
-    ),
-    ((WORK, Unlock("mm")), f'{SPACE}[1]: unlocks "mm", but none is the lock that this block took last'),
-    (
-        (WORK, Lock("mm"), Lock("inode"), Unlock("mm"), Unlock("inode")),
-        f'{SPACE}[3]: unlocks "mm", but "inode" is the lock that this block took last',
-    ),
-    ((WORK, Lock("mm"), Lock("mm"), Unlock("mm"), Unlock("mm")), f'{SPACE}[2]: takes "mm", which is already held'),
-    (
-        (Lock("mm"), Repeat(2, (BLOCKED,)), Unlock("mm")),
-        f'{SPACE}[1].phases[0]: block can block, but the spinlock "mm" is held',
-    ),
-    ((WORK, Lock("mm"), Get("items"), Unlock("mm")), f'{SPACE}[2]: get can block, but the spinlock "mm" is held'),
-    ((WORK, Lock("mm"), Put("items"), Unlock("mm")), f'{SPACE}[2]: put can block, but the spinlock "mm" is held'),
-    (
-        (WORK, Lock("mm"), Barrier("step"), Unlock("mm")),
-        f'{SPACE}[2]: barrier can block, but the spinlock "mm" is held',
-    ),
-    (
-        (WORK, Lock("mm"), Lock("heap"), Unlock("heap"), Unlock("mm")),
-        f'{SPACE}[2]: a mutex can block, but the spinlock "mm" is held',
-    ),
-    ((WORK, Lock("heap", irq_off=True), Unlock("heap")), f"{SPACE}[1]: a mutex cannot switch interrupts off"),
-    (
-        (WORK, Lock("mm", irq_off=True), Shootdown(), Unlock("mm")),
-        f'{SPACE}[2]: a shootdown with interrupts off (lock "mm") can deadlock',
-    ),
-    (
-        (Repeat(2, (Choose((Branch(1, (Repeat(2, (WORK,)),)),)),)),),
-        f"{SPACE}[0].phases[0].branches[0].phases[0]: a repeat inside another repeat",
-    ),
-    ((WORK, Put("items")), 'Workload(demo).queues: "items" is put to but never got from, so its users would stop'),
-    ((WORK, Get("items")), 'Workload(demo).queues: "items" is got from but never put to, so its users would stop'),
-    (
-        (
-            WORK,
-            Lock("mm"),
-            Lock("inode"),
-            Unlock("inode"),
-            Unlock("mm"),
-            Lock("inode"),
-            Lock("mm"),
-            Unlock("mm"),
-            Unlock("inode"),
-        ),
-        'Workload(demo): locks "mm" and "inode" are taken in both orders',
-    ),
-    (
-        (WORK, Lock("mm"), Shootdown(), Unlock("mm"), Lock("mm", irq_off=True), Unlock("mm")),
-        f'{SPACE}[4]: waits with interrupts off behind "mm", held across the shootdown at {SPACE}[2]',
-    ),
-    (
-        (
-            *(WORK, Lock("mm"), Shootdown(), Unlock("mm"), Lock("inode"), Lock("mm"), Unlock("mm"), Unlock("inode")),
-            *(Lock("inode", irq_off=True), Unlock("inode")),
-        ),
-        f'{SPACE}[8]: waits with interrupts off behind "mm", held across the shootdown at {SPACE}[2]',
-    ),
-]
-TIMELESS = [
-    (Ops(),),
-    (Compute(Dist.constant(0)),),
-    (Compute(Dist.constant(0.4)),),
-    (Shootdown(), Kick(), Lock("mm"), Unlock("mm")),
-    (Choose((Branch(1, (WORK,)), Branch(1))),),
-    (Repeat(5, (Choose((Branch(1, (BLOCKED,)), Branch(0.1, (Ops(),)))),)),),
-]
-
-
-@pytest.mark.parametrize("phases, expected", PROGRAM_ERRORS, ids=[text for _, text in PROGRAM_ERRORS])
-def test_a_faulty_program_is_refused_before_anything_runs(phases, expected):
-    assert message(lambda: workload(*phases)) == expected
-
-
-@pytest.mark.parametrize("phases", TIMELESS)
-def test_a_program_that_can_take_no_time_is_refused(phases):
-    assert message(lambda: workload(*phases)) == NO_TIME
-
-
-@pytest.mark.parametrize(
-    "phases",
-    [
-        (Choose((Branch(1, (WORK,)), Branch(0))),),  # a branch without weight is never taken
-        (Choose((Branch(1, (WORK,)), Branch(1, (BLOCKED,)))),),
-        (Lock("heap"), BLOCKED, Lock("mm"), Unlock("mm"), Unlock("heap")),  # a mutex may be held while blocked
-        (WORK, Lock("mm"), Shootdown(), Unlock("mm"), Lock("inode", irq_off=True), Unlock("inode")),
-        (WORK, Put("items"), Get("items"), Barrier("step"), Kick("next"), Ops(3)),
-        (Repeat(2, (WORK,)), Repeat(3, (Ops(),))),
-    ],
-)
-def test_a_sound_program_is_taken(phases):
-    assert workload(*phases).roles[0].program == phases
-
-
-def test_walk_gives_every_phase_with_its_path():
-    program = (WORK, Repeat(2, (Choose((Branch(1), Branch(1, (Ops(),)))), Kick())))
-    assert [(path, phase.kind) for path, phase in walk(program, "p")] == [
-        ("p[0]", "compute"),
-        ("p[1]", "repeat"),
-        ("p[1].phases[0]", "choose"),
-        ("p[1].phases[0].branches[1].phases[0]", "ops"),
-        ("p[1].phases[1]", "kick"),
-    ]
-
-
-def dealt(shares, vcpus):
-    roles = tuple(Role(f"r{place}", (WORK,), share) for place, share in enumerate(shares))
-    counts = np.bincount(Workload("w", "", roles).deal_roles(vcpus), minlength=len(shares))
-    return counts.tolist()
-
-
-def test_roles_are_dealt_by_largest_remainder_with_one_each():
-    assert dealt((0.5, 0.3, 0.2), 10) == [5, 3, 2]
-    assert dealt((1, 1, 1), 16) == [6, 5, 5]
-    assert dealt((0.1, 0.2, 0.7), 16) == [2, 3, 11]
-    assert dealt((100, 1, 1), 4) == [2, 1, 1]
-    assert dealt((1, 100, 1), 2) == [0, 2, 0]
-    assert dealt((1, 1, 1), 2) == [1, 1, 0]
-    assert Workload("w", "", (Role("a", (WORK,), 1), Role("b", (WORK,), 2))).deal_roles(3) == (0, 1, 1)
-
-
-@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=8), st.integers(1, 64))
-def test_dealing_keeps_the_number_and_gives_everybody_one(shares, vcpus):
-    counts = dealt(shares, vcpus)
-    assert sum(counts) == vcpus
-    assert vcpus < len(shares) or min(counts) >= 1
-
-
-def test_a_vm_has_vcpus_for_both_ends_of_its_queues():
-    pipeline = Workload(
-        "pipe", "", (Role("in", (WORK, Put("items"))), Role("out", (WORK, Get("items")))), queues=QUEUES
-    )
-    assert Vm("a", 2, pipeline).roles == (0, 1)
-    expected = "Vm.vcpus = 1: must be 2 or more for workload pipe, one for each role, because its queues join them"
-    assert message(lambda: Vm("a", 1, pipeline)) == expected

@@ -69,7 +69,7 @@ def read_sums(w, sums):
     sums[0] = host.now_ns
     sums[1] = host.spin_ns
     sums[2] = host.overhead_ns
-    sums[3] = host.idle_ns + host.idle_nr * (host.now_ns - host.idle_since_ns)
+    sums[3] = host.idle_ns + host.empty_nr * (host.now_ns - host.idle_since_ns)
     for g in range(w.par[0].vms):
         sums[SUMS + g] = w.vm[g].run_ns
 

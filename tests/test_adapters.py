@@ -1,5 +1,6 @@
 """RLlib's observation and Minari's datasets; that nobody imports the adapters' libraries."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -38,11 +39,24 @@ def test_adapters_are_imported_by_nobody() -> None:
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "adapters.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-NEEDS = ("gymnasium", "gymnasium", "sb3_contrib", "pettingzoo", "gymnasium", "minari h5py")
+NEEDS = {
+    "time": "gymnasium",
+    "masks": "gymnasium",
+    "sb3": "sb3_contrib",
+    "pettingzoo": "pettingzoo",
+    "rllib": "gymnasium",
+    "training": "torch ray.rllib",
+    "minari": "minari h5py",
+}
+SLOW = ("training",)  # Ray takes seconds to start
 
 
 @pytest.mark.parametrize(
-    "place, needs", list(enumerate(NEEDS)), ids=["time", "masks", "sb3", "pettingzoo", "rllib", "minari"]
+    "place, needs",
+    [
+        pytest.param(place, NEEDS[name], id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for place, name in enumerate(NEEDS)
+    ],
 )
 @pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:`eval_env`")  # Minari asks for a description
 def test_the_examples_of_the_documentation_print_what_they_say(
@@ -52,7 +66,11 @@ def test_the_examples_of_the_documentation_print_what_they_say(
         pytest.importorskip(library)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     assert len(EXAMPLES) == len(NEEDS)
-    exec(compile(EXAMPLES[place], "example", "exec"), {})
+    try:
+        exec(compile(EXAMPLES[place], "example", "exec"), {})
+    finally:
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
     told = re.search(r"print\(.*\)  # (.*)", EXAMPLES[place])
     assert told and capsys.readouterr().out == told[1] + "\n"
 
@@ -76,6 +94,27 @@ def test_rllib_gets_the_observation_and_the_mask_it_expects() -> None:
     assert rllib.create().unwrapped.action_space == gym.spaces.Discrete(5)
     with pytest.raises(TypeError, match="scenarioo"):
         rllib.create({"scenarioo": "dedup-small"})
+
+
+def test_rllib_gets_the_native_batch_when_it_asks_for_one() -> None:
+    config = {"scenario": "dbench-small", "duration_ns": DURATION_NS}
+    batch = rllib.create({**config, "num_envs": 2})  # as gym_env_vectorize_mode="vector_entry_point" does
+    single = rllib.create(config)
+    assert batch.num_envs == 2 and batch.single_observation_space == single.observation_space
+    assert batch.metadata["autoreset_mode"] == gym.vector.AutoresetMode.NEXT_STEP
+    seen, (expected, _) = batch.reset(seed=0)[0], single.reset(seed=1)
+    ended = False
+    while not ended:
+        assert batch.observation_space.contains(seen)
+        assert data_equivalence({key: rows[1] for key, rows in seen.items()}, expected)
+        kept, before = seen, copy.deepcopy(seen)
+        actions = lowest(seen["action_mask"])
+        seen = batch.step(actions)[0]
+        expected, _, _, ended, _ = single.step(int(actions[1]))
+        assert data_equivalence(kept, before)  # a later step leaves what RLlib keeps alone
+    for fixed in ({"copy": False}, {"autoreset_mode": "same_step"}):
+        with pytest.raises(TypeError, match=next(iter(fixed))):
+            rllib.create({"num_envs": 2, **fixed})
 
 
 # --- Minari -----------------------------------------------------------------------------------------------------------

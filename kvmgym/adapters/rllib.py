@@ -6,6 +6,7 @@
     from kvmgym.adapters import rllib
     tune.register_env("directed-yield", rllib.create)
     config.environment("directed-yield", env_config={"scenario": "dedup-small", "duration_ns": 20_000_000})
+    config.env_runners(num_envs_per_env_runner=8, gym_env_vectorize_mode="vector_entry_point")  # the native batch
 """
 
 from __future__ import annotations
@@ -14,17 +15,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvmgym.env import DirectedYieldEnv
-from kvmgym.wrappers import AnyEnv, DictMask
+from kvmgym.vector import DirectedYieldVectorEnv
+from kvmgym.wrappers import AnyEnv, DictMask, VectorDictMask
+
+FORM = {"key": "observations", "mask_dtype": "float32"}
 
 
 def wrap(env: AnyEnv) -> DictMask:
     """The environment with the observation that RLlib expects."""
-    return DictMask(env, key="observations", mask_dtype="float32")
+    return DictMask(env, **FORM)
 
 
-def create(config: Mapping[str, Any] | None = None) -> DictMask:
-    """What tune.register_env takes. config: the arguments of DirectedYieldEnv, None or empty for the defaults.
+def create(config: Mapping[str, Any] | None = None) -> DictMask | VectorDictMask:
+    """What tune.register_env takes. config: the arguments of DirectedYieldEnv, None or empty for the defaults; with
+    "num_envs", which RLlib adds for gym_env_vectorize_mode="vector_entry_point", those of DirectedYieldVectorEnv.
 
-    Errors: TypeError for an unknown argument, ValueError for a bad value.
+    RLlib keeps the observations of a batch and expects "next_step": copy and autoreset_mode are fixed.
+    Errors: TypeError for an unknown or fixed argument, ValueError for a bad value.
     """
-    return wrap(DirectedYieldEnv(**dict(config or {})))
+    arguments = dict(config or {})
+    if "num_envs" in arguments:
+        return VectorDictMask(DirectedYieldVectorEnv(**arguments, autoreset_mode="next_step", copy=True), **FORM)
+    return wrap(DirectedYieldEnv(**arguments))

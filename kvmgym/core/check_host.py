@@ -63,9 +63,11 @@ def pcpu_lists(w):
     """The lists of idle pCPUs and of those that must reschedule hold whom they should, once each."""
     host, pcpus = w.host[0], w.par[0].pcpus
     idle = 0
+    empty = 0
     marked = 0
     for p in range(pcpus):
         idle += 1 if w.pcpu[p].idle else 0
+        empty += 1 if w.pcpu[p].curr == NONE else 0
         marked += 1 if w.pcpu[p].need_resched else 0
     count = 0
     before = NONE
@@ -76,7 +78,7 @@ def pcpu_lists(w):
         count += 1
         before = p
         p = w.pcpu[p].idle_next
-    if count != idle or host.idle_nr != idle:
+    if count != idle or host.idle_nr != idle or host.empty_nr != empty:
         return at(IDLE_LIST, 0)
     count = 0
     p = host.resched_head

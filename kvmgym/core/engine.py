@@ -45,6 +45,7 @@ def boot(w, random_phases):
         pcpu.next_balance_ns = par.balance_interval_ns * (p + 1) // w.par[0].pcpus
         pcpu.idle = 0
         sched.set_idle(w, p, YES)
+        sched.count_empty(w, 1)
     for g in range(w.par[0].vms):
         w.vm[g].load_x1024 = w.vm[g].vcpus * 1024
     for v in range(w.par[0].vcpus):
@@ -276,6 +277,8 @@ def _reschedule(w, p, now):
         _switch_out(w, prev, now)
     eevdf.set_current(w, p, prev, v)
     pcpu.curr = v
+    if prev == NONE or v == NONE:
+        sched.count_empty(w, (1 if v == NONE else 0) - (1 if prev == NONE else 0))
     w.host[0].events += 1
     if v != NONE:
         _switch_in(w, p, v, prev == NONE, now)

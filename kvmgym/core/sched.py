@@ -57,8 +57,6 @@ def set_idle(w, p, idle):
     pcpu, host = w.pcpu[p], w.host[0]
     if pcpu.idle == idle:
         return
-    host.idle_ns += host.idle_nr * (host.now_ns - host.idle_since_ns)
-    host.idle_since_ns = host.now_ns
     pcpu.idle = idle
     if idle:
         pcpu.idle_prev = NONE
@@ -75,6 +73,15 @@ def set_idle(w, p, idle):
         if pcpu.idle_next != NONE:
             w.pcpu[pcpu.idle_next].idle_prev = pcpu.idle_prev
         host.idle_nr -= 1
+
+
+@jit
+def count_empty(w, change):
+    """Add `change` to the pCPUs without a vCPU, and the time since the last change to the idle time."""
+    host = w.host[0]
+    host.idle_ns += host.empty_nr * (host.now_ns - host.idle_since_ns)
+    host.idle_since_ns = host.now_ns
+    host.empty_nr += change
 
 
 @jit

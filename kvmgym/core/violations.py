@@ -30,7 +30,7 @@ VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
         PCPU_IDLE: "nobody runs on the pCPU, and it is not idle, waking up or about to pick; or it is idle with work",
         PCPU_COUNTS: "nr_running or nr_ready of the pCPU is not the number of its queued or ready vCPUs",
         PCPU_TIME: "the pCPU's busy, idle and overhead times do not add up",
-        IDLE_LIST: "the list of idle pCPUs is broken",
+        IDLE_LIST: "the list of idle pCPUs is broken, or the number of those without a vCPU wrong",
         RESCHED_LIST: "the list of pCPUs that must reschedule is broken",
         RQ_LIST: "the run queue's list is broken, or holds an entity that is not on it",
         RQ_COUNTS: "nr or nr_runnable of the run queue is not what its list holds",

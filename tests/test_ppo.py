@@ -185,6 +185,23 @@ def test_train_then_resume_then_act_on_wider_vms(tmp_path: Path, capsys: Any) ->
     assert max(targets) > 4  # not only the first four and "no yield" of the training
 
 
+def test_a_number_of_decisions_and_a_seed_decide_every_bit(tmp_path: Path, capsys: Any) -> None:
+    """However often it is evaluated on the way; another seed gives another network; a run may go on for more."""
+    weights = {}
+    for name, seed, every_s in (("one", "3", "0.01"), ("two", "3", "60"), ("other", "4", "60")):
+        begin = ("--out", str(tmp_path / name), "--scenario", "dedup-small", *TINY, "--every-s", every_s)
+        assert train.main([*begin, "--decisions", "50", "--seed", seed]) == 0
+        weights[name] = storage.read_tensors(tmp_path / name / storage.WEIGHTS)[0]
+    assert all(torch.equal(tensor, weights["two"][name]) for name, tensor in weights["one"].items())
+    assert not all(torch.equal(tensor, weights["other"][name]) for name, tensor in weights["one"].items())
+    _, notes = storage.read_tensors(tmp_path / "one" / storage.CHECKPOINT)
+    assert 50 <= notes["steps"] < 100
+    status, error = command(capsys, "--out", str(tmp_path / "one"), "--resume")
+    assert status == 2 and "give more --decisions" in error
+    assert train.main(["--out", str(tmp_path / "one"), "--resume", "--decisions", "90"]) == 0
+    assert storage.read_tensors(tmp_path / "one" / storage.CHECKPOINT)[1]["steps"] >= 90
+
+
 @pytest.mark.slow
 def test_it_learns_to_yield(tmp_path: Path) -> None:
     """At the start the greedy agent yields to nobody or by chance; some 80,000 decisions later it is near the best."""

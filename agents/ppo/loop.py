@@ -1,4 +1,5 @@
-"""A training run: MaskablePPO on the native batch until its time is over, with evaluations and checkpoints between."""
+"""A training run: MaskablePPO on the native batch until its time, or its number of decisions, is over; evaluations and
+checkpoints between."""
 
 from __future__ import annotations
 
@@ -41,6 +42,7 @@ class Training:
 
     scenario: str = "dedup-small,dbench-small,vips-small"
     minutes: float = 5.0
+    decisions: int = 0
     seed: int = 0
     envs: int = 128
     steps: int = 64
@@ -57,7 +59,7 @@ class Training:
 
     def __post_init__(self) -> None:
         texts(self, "scenario")
-        integers(self, 0, 2**31 - 1, "seed")
+        integers(self, 0, 2**31 - 1, "seed", "decisions")
         integers(self, 2, 10**5, "envs", "steps", "batch")
         integers(self, 1, 1000, "epochs", "hidden")
         integers(self, 2, 1000, "evaluation_seeds")
@@ -89,7 +91,7 @@ class Run:
         self.model = MaskablePPO(
             CandidatePolicy,
             self.vec,
-            learning_rate=lambda _: training.learning_rate * max(0.05, 1 - self.done),
+            learning_rate=self._learning_rate,
             n_steps=training.steps,
             batch_size=training.batch,
             n_epochs=training.epochs,
@@ -119,11 +121,18 @@ class Run:
 
     @property
     def done(self) -> float:
-        """Which share of the time has passed, 0 to 1."""
+        """Which share of the decisions, or else of the time, has passed, 0 to 1."""
+        if self.training.decisions:
+            return min(int(self.model.num_timesteps) / self.training.decisions, 1.0)
         return min(self.seconds / (60 * self.training.minutes), 1.0)
 
+    def _learning_rate(self, remaining: float) -> float:
+        """Falls with what is left: by SB3's count of decisions, or by the clock."""
+        left = remaining if self.training.decisions else 1 - self.done
+        return self.training.learning_rate * max(0.05, left)
+
     def go(self) -> None:
-        """Train until the time is over; a checkpoint and an evaluation at the end too. KeyboardInterrupt: what has been
+        """Train to the end; a checkpoint and an evaluation at the end too. KeyboardInterrupt: what has been
         learned until then is kept."""
         write_settings(self.folder, Settings(self.network.settings, asdict(self.training)))
         self.model.set_logger(_logger(self.folder))
@@ -140,7 +149,8 @@ class Run:
             task = progress.add_task("training", total=1.0, about="")
             watcher = _Watcher(self, lambda about: progress.update(task, completed=self.done, about=about))
             try:
-                self.model.learn(2**62, callback=watcher, log_interval=5, reset_num_timesteps=False)
+                left = max((self.training.decisions or 2**62) - self.model.num_timesteps, 0)
+                self.model.learn(left, callback=watcher, log_interval=5, reset_num_timesteps=False)
             finally:
                 self.save()
         self.show("end")
@@ -203,7 +213,7 @@ class _Watcher(BaseCallback):  # type: ignore[misc]
         self.first = run.model.num_timesteps
 
     def _on_step(self) -> bool:
-        return self.run.done < 1
+        return self.run.done < 1 or self.run.training.decisions > 0  # SB3 counts the decisions itself
 
     def _on_rollout_start(self) -> None:
         run = self.run

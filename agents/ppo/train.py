@@ -12,9 +12,11 @@ from typing import Any
 from rich.console import Console
 
 EPILOG = "An interrupted run goes on with --resume. Then: kvmgym compare --agent runs/my-ppo --scenarios dedup-small"
+_MAY_GROW = ("minutes", "decisions")  # settings that a run which goes on may change
 HELP = {
     "scenario": "comma-separated names or .toml files; the rows of the batch take them in turn",
     "minutes": "how long to train, in all; --resume with a larger number trains on",
+    "decisions": "how many to train on instead of minutes, in whole rollouts: then a seed gives the same bits",
     "seed": "of the network, the worlds and the sampling",
     "envs": "hosts side by side",
     "steps": "decisions of each host in a rollout",
@@ -64,12 +66,12 @@ def chosen_training(options: argparse.Namespace, training: Any) -> Any:
     except TypeError as error:
         raise ValueError(f"{folder / SETTINGS}: training: {error}") from None
     for name, value in given.items():
-        if name != "minutes" and value != getattr(saved, name):
+        if name not in _MAY_GROW and value != getattr(saved, name):
             option = f"--{name.replace('_', '-')}"
             raise ValueError(
                 f"{option} {value}: {folder} was begun with {getattr(saved, name)}; --resume keeps its settings"
             )
-    return replace(saved, minutes=given.get("minutes", saved.minutes))
+    return replace(saved, **{name: given.get(name, getattr(saved, name)) for name in _MAY_GROW})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,9 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare_torch(options.threads, training.seed)
         compile_once(console)
         run = Run(options.out, training, console, options.resume)
-        if run.seconds_before >= 60 * training.minutes:
-            spent = run.seconds_before / 60
-            raise ValueError(f"{options.out} has been trained for {spent:.1f} minutes: give more --minutes")
+        if run.done >= 1:
+            spent = f"{run.model.num_timesteps:,} decisions in {run.seconds / 60:.1f} minutes"
+            more = "--decisions" if training.decisions else "--minutes"
+            raise ValueError(f"{options.out} has been trained for {spent}: give more {more}")
         run.go()
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -59,6 +59,7 @@ SLOW = ("training",)  # Ray takes seconds to start
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*is set to None", "ignore:`eval_env`")  # Minari asks for a description
+@pytest.mark.filterwarnings("ignore:.*Overriding environment rllib")  # by RLlib itself
 def test_the_examples_of_the_documentation_print_what_they_say(
     place: int, needs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from kvmgym.adapters import rllib
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # Ray's own
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*Overriding environment rllib")]  # by RLlib itself
 ARGUMENTS = {"scenario": "dedup-small", "duration_ns": 5_000_000}
 MODES = ("sync", "vector_entry_point")
 
@@ -23,7 +23,7 @@ def ray() -> Iterator[Any]:
     pytest.importorskip("ray.rllib")
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 

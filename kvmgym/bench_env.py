@@ -19,6 +19,7 @@ from kvmgym.env import ID, DirectedYieldEnv
 from kvmgym.params import Scenario
 from kvmgym.policies import BY_NAME
 from kvmgym.vector import DirectedYieldVectorEnv
+from kvmgym.worlds import Worlds
 
 ENDLESS_NS = 10**15
 
@@ -35,9 +36,9 @@ def _told(env: DirectedYieldVectorEnv, name: str) -> int:
     return sum(int(env.worlds.world(place).host[0][name]) for place in range(env.num_envs))
 
 
-def _roll_out(env: DirectedYieldVectorEnv, span_ns: int) -> None:
+def _roll_out(worlds: Worlds, span_ns: int) -> None:
     """Run every world on with `relaxed`, compiled, without stopping at decisions."""
-    worlds, policy = env.worlds, stepping.address_of(BY_NAME["relaxed"])
+    policy = stepping.address_of(BY_NAME["relaxed"])
     stepping.rollout_rows(worlds.everyone, worlds.states, worlds.statics.bytes, worlds.rows, np.int64(span_ns), policy)
 
 
@@ -45,9 +46,12 @@ def batch_speed(scenario: Scenario, rows: int, steps: int, repeats: int) -> tupl
     """Decisions a second of the batch, and that over the same of the compiled rollout. The actions are those of
     `relaxed`; working them out is not counted. The rollout has worlds of its own, as many, and runs them for the same
     simulated time: stepping a row to its n-th decision from an arbitrary time would meet long waits too often."""
-    env, other, actions = (*(endless(rows, scenario, kernel_agent=True) for _ in range(2)), np.zeros(rows, np.int64))
-    _roll_out(env, WARMUP_NS)
-    _roll_out(other, WARMUP_NS)
+    env, other = endless(rows, scenario, kernel_agent=True), endless(rows, scenario, kernel_agent=True)
+    actions = np.zeros(rows, np.int64)
+    for worlds in (env.worlds, other.worlds):
+        _roll_out(worlds, WARMUP_NS)
+        for place in range(rows):
+            worlds.go_on(place, ENDLESS_NS)
 
     def stepped() -> float:
         seconds = 0.0
@@ -63,7 +67,7 @@ def batch_speed(scenario: Scenario, rows: int, steps: int, repeats: int) -> tupl
         before, decisions = _told(env, "now_ns"), _told(other, "decisions")
         rate = rows * steps / stepped()
         span_ns = (_told(env, "now_ns") - before) // rows
-        seconds = timed(lambda span_ns=span_ns: _roll_out(other, span_ns))  # type: ignore[misc]
+        seconds = timed(lambda span_ns=span_ns: _roll_out(other.worlds, span_ns))  # type: ignore[misc]
         rates.append(rate)
         ratios.append(rate * seconds / (_told(other, "decisions") - decisions))
     return statistics.median(rates), statistics.median(ratios)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from kvmgym.core.layout import LINE
 from kvmgym.params import Scenario
 from kvmgym.world import Blueprint
 
-LINE = 64  # bytes of a cache line; the records of core.layout are whole lines
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -26,6 +26,11 @@ def widened(old: Bytes, rows: int, width: int) -> Bytes:
     return wider
 
 
+def aligned_copy(old: Bytes) -> Bytes:
+    """A copy that begins on a cache line."""
+    return widened(old, 0, 0)
+
+
 class StaticRows:
     """The static rows of the scenarios in play: one for all worlds of a scenario, so that a step on any of them meets
     it in the caches. bytes: uint8 [S, bytes]."""
@@ -33,39 +38,40 @@ class StaticRows:
     def __init__(self) -> None:
         self.bytes = zeros(0, 0)
         self._places: dict[Scenario, int] = {}
-        self._scenarios: list[Scenario | None] = []
-        self._users: list[int] = []
+        self._used: list[tuple[Scenario, int]] = []  # of each row: whose it is or was, by how many worlds
         self._free: list[int] = []
 
     def take(self, blueprint: Blueprint) -> int:
         """The row of a blueprint's tables, for one more world."""
-        place = self._places.get(blueprint.scenario)
-        if place is None:
-            place = self._free.pop() if self._free else len(self._users)
-            if place == len(self._users):
-                self._users.append(0)
-                self._scenarios.append(None)
-            width = blueprint.static.size
-            if place >= self.bytes.shape[0] or width > self.bytes.shape[1]:
-                self.bytes = widened(self.bytes, 2 * place if place > 0 else 1, width)
-            self.bytes[place, :width] = blueprint.static
-            self._places[blueprint.scenario], self._scenarios[place] = place, blueprint.scenario
-        self._users[place] += 1
+        scenario, width = blueprint.scenario, blueprint.static.size
+        place = self._places.get(scenario)
+        if place is not None:
+            self._used[place] = (scenario, self._used[place][1] + 1)
+            return place
+        if self._free:
+            place = self._free.pop()
+            self._used[place] = (scenario, 1)
+        else:
+            place = len(self._used)
+            self._used.append((scenario, 1))
+        rows = self.bytes.shape[0] if place < self.bytes.shape[0] else max(2 * place, 1)
+        if rows > self.bytes.shape[0] or width > self.bytes.shape[1]:
+            self.bytes = widened(self.bytes, rows, width)
+        self.bytes[place, :width] = blueprint.static
+        self._places[scenario] = place
         return place
 
     def give_back(self, place: int) -> None:
         """One world less uses row `place`."""
-        self._users[place] -= 1
-        scenario = self._scenarios[place]
-        if self._users[place] == 0 and scenario is not None:
+        scenario, users = self._used[place]
+        self._used[place] = (scenario, users - 1)
+        if users == 1:
             del self._places[scenario]
-            self._scenarios[place] = None
             self._free.append(place)
 
     def copy(self) -> StaticRows:
         """The same rows for the same worlds, in bytes of its own."""
         other = StaticRows()
-        other.bytes = widened(self.bytes, 0, 0)
-        other._places, other._scenarios = dict(self._places), list(self._scenarios)
-        other._users, other._free = list(self._users), list(self._free)
+        other.bytes = aligned_copy(self.bytes)
+        other._places, other._used, other._free = dict(self._places), list(self._used), list(self._free)
         return other

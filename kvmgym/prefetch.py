@@ -3,19 +3,28 @@
 A batch of worlds does not fit the nearer caches, and a step follows chains of indices from record to record: each link
 that is not cached costs a hundred times what the work on it does. A step on 16 x 64 reads some 120 cache lines; asked
 for together, as here, they come in the time of a few. Nothing here changes a world. A row is asked for three times
-while those before it run: `early` by addresses alone, `late` with what that brought, `begin` just before its turn; then
-`seen` and `queued` at its next decision.
+while those before it run: `head` and `early` by addresses alone, `late` with what that brought, `begin` just before its
+turn; then `seen` and `queued` at its next decision.
 """
 
 from __future__ import annotations
 
 from kvmgym.core.jit import face_jit
-from kvmgym.core.layout import ACT_COMPUTE, NONE, PH_LOCK, PH_UNLOCK
+from kvmgym.core.layout import ACT_COMPUTE, LINE, NONE, PH_LOCK, PH_UNLOCK, VCPU
 from kvmgym.core.memory import HOST_AT, POINTERS, fetch
 
-_LINE = 64
-_RUNS, _ACTS = 4, 6  # lines of a vCPU's record: what most events read, all
+_RUNS, _ACTS = 4, VCPU.itemsize // LINE  # lines of a vCPU's record: what most events read, all
 CACHED = 1 << 20  # bytes of worlds that stay cached without help
+
+
+@face_jit
+def head(w, shift):
+    """What lies at the beginning of any row, here of the one `shift` bytes after that of `w`: pointers, host, ask."""
+    for at in range(-HOST_AT, POINTERS - HOST_AT, LINE):
+        fetch(w.host, 0, shift + at)
+    for at in range(0, 2 * LINE, LINE):
+        fetch(w.host, 0, shift + at)
+        fetch(w.ask, 0, shift + at)
 
 
 @face_jit
@@ -23,15 +32,10 @@ def early(w, g, shift):
     """What every step on a decision of VM `g` reads in the row `shift` bytes after that of `w`, a world of the same
     scenario."""
     par = w.par[0]
-    for at in range(-HOST_AT, POINTERS - HOST_AT, _LINE):
-        fetch(w.host, 0, shift + at)
-    for at in range(0, 2 * _LINE, _LINE):
-        fetch(w.host, 0, shift + at)
-        fetch(w.ask, 0, shift + at)
     for k in range(par.vms):
-        for at in range(0, 3 * _LINE, _LINE):
+        for at in range(0, 3 * LINE, LINE):
             fetch(w.vm, k, shift + at)
-    for at in range(3 * _LINE, 6 * _LINE, _LINE):
+    for at in range(3 * LINE, 6 * LINE, LINE):
         fetch(w.vm, g, shift + at)
     for leaf in range(0, par.pcpus + par.vcpus, 8):
         fetch(w.tree_ns, leaf, shift)
@@ -49,7 +53,7 @@ def early(w, g, shift):
 @face_jit
 def _vcpu(w, v, lines):
     """The first lines of the vCPU's record, and its entity."""
-    for at in range(0, lines * _LINE, _LINE):
+    for at in range(0, lines * LINE, LINE):
         fetch(w.vcpu, v, at)
     fetch(w.se, v, 0)
 
@@ -71,7 +75,7 @@ def late(w, g, me, target):
     soon = _soon(w)
     for p in range(w.par[0].pcpus):
         if w.tree_ns[p] < soon:
-            fetch(w.pcpu, p, _LINE)
+            fetch(w.pcpu, p, LINE)
             fetch(w.rq, p, 0)
             v = w.pcpu[p].curr
             if v != NONE:
@@ -95,8 +99,8 @@ def begin(w, g, me, target):
 @face_jit
 def _pcpu(w, p):
     par = w.par[0]
-    fetch(w.pcpu, p, _LINE)
-    fetch(w.pcpu, p, 2 * _LINE)
+    fetch(w.pcpu, p, LINE)
+    fetch(w.pcpu, p, 2 * LINE)
     fetch(w.rq, p, 0)
     if w.pcpu[p].curr != NONE:
         _vcpu(w, w.pcpu[p].curr, _RUNS)

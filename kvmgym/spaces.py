@@ -8,6 +8,7 @@ candidate with the same weights. F counts the privileged fields when they are as
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import gymnasium as gym
@@ -25,6 +26,11 @@ def vcpu_fields(privileged: bool) -> tuple[Field, ...]:
     return (*VCPU_FIELDS, *PRIVILEGED) if privileged else VCPU_FIELDS
 
 
+@cache
+def _names(privileged: bool) -> tuple[str, ...]:
+    return tuple(field.name for field in vcpu_fields(privileged))
+
+
 def _bounds(fields: Sequence[Field]) -> tuple[Floats, Floats]:
     low = np.array([field.low for field in fields], np.float32)
     return low, np.array([field.high for field in fields], np.float32)
@@ -36,7 +42,7 @@ def observation_space(form: str, max_vcpus: int, privileged: bool) -> gym.Space[
     low_f, high_f = _bounds(vcpu_fields(privileged))
     low_v, high_v = np.tile(np.minimum(low_f, 0), (max_vcpus, 1)), np.tile(high_f, (max_vcpus, 1))
     if form == "dict":
-        names = [field.name for field in vcpu_fields(privileged)]
+        names = _names(privileged)
         columns = {name: gym.spaces.Box(low_v[:, f], high_v[:, f]) for f, name in enumerate(names)}
         return gym.spaces.Dict({"globals": gym.spaces.Box(low_g, high_g), **columns})
     if form == "matrix":
@@ -46,12 +52,13 @@ def observation_space(form: str, max_vcpus: int, privileged: bool) -> gym.Space[
 
 
 def shaped(form: str, flat: Floats, max_vcpus: int) -> Any:
-    """Flat observations float32 [E, G + V*F] (or [G + V*F]) in a form; `flat` and `dict` are views."""
+    """Flat observations float32 [E, G + V*F] (or [G + V*F]) in a form; `flat` and `dict` are views, those
+    of `dict` with strides."""
     if form == "flat":
         return flat
     rows = flat[..., G:].reshape(*flat.shape[:-1], max_vcpus, -1)
     if form == "dict":
-        names = [field.name for field in vcpu_fields(rows.shape[-1] > F)]
+        names = _names(rows.shape[-1] > F)
         return {"globals": flat[..., :G], **{name: rows[..., f] for f, name in enumerate(names)}}
     ahead = np.broadcast_to(flat[..., None, :G], (*rows.shape[:-1], G))
     return np.concatenate([ahead, rows], axis=-1)

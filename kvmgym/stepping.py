@@ -138,8 +138,10 @@ def _prefetch(w, which, n, states, statics, actions, rows):
             row = rows[e]
             if row[AT] == AT_DECISION:
                 if ahead == 3:
+                    shift = (e - which[n]) * states.shape[1]
+                    prefetch.head(w, shift)
                     if row[STATIC] == rows[which[n], STATIC]:
-                        prefetch.early(w, row[VM], (e - which[n]) * states.shape[1])
+                        prefetch.early(w, row[VM], shift)
                 elif ahead == 2:
                     prefetch.late(carve(states[e], statics[row[STATIC]]), row[VM], row[ME], actions[e])
                 else:

@@ -44,14 +44,14 @@ _FLAGS = ("lag_credit_across", "run_to_parity", "place_lag", "delay_dequeue", "w
 
 
 def _pack(parts: Sequence[npt.NDArray[Any]], head: int) -> Bytes:
-    """One row: `head` free bytes, first byte and end of each part as int64, then the parts, each on a 64-byte
-    boundary."""
+    """One row: `head` free bytes, first byte and end of each part as int64, then the parts, each on a
+    cache line."""
     bounds, end = [], head + 16 * len(parts)
     for part in parts:
-        start = -(-end // 64) * 64
+        start = -(-end // layout.LINE) * layout.LINE
         end = start + part.nbytes
         bounds += [start, end]
-    row = np.zeros(-(-end // 64) * 64, dtype=np.uint8)
+    row = np.zeros(-(-end // layout.LINE) * layout.LINE, dtype=np.uint8)
     row[head : head + 8 * len(bounds)].view(np.int64)[:] = bounds
     for start, part in zip(bounds[::2], parts, strict=True):
         row[start : start + part.nbytes] = np.ascontiguousarray(part).view(np.uint8).reshape(-1)

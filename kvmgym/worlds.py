@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from kvmgym import reward as rewards
 from kvmgym import stepping
-from kvmgym.buffers import Bytes, StaticRows, widened, zeros
+from kvmgym.buffers import Bytes, StaticRows, aligned_copy, widened, zeros
 from kvmgym.core import engine, layout
 from kvmgym.core.memory import World, view
 from kvmgym.params import Scenario
@@ -168,26 +168,28 @@ class Worlds:
         widest = max(vm.vcpus for vm in chosen.vms)
         check(widest <= self.max_vcpus, "max_vcpus", self.max_vcpus, f"{widest} or more for scenario {chosen.name}")
         check(len(chosen.vms) <= 62, "scenario vms", len(chosen.vms), "at most 62 VMs")
-        blueprint = self.blueprint(chosen)
-        self._make_room(blueprint)
+        controlled, blueprint = self._controls(chosen), self.blueprint(chosen)
+        state = blueprint.worlds([int(generator.integers(2**62)) if world_seed is None else world_seed])[0]
+        self._make_room(blueprint)  # from here on nothing is refused: the row's state and tables belong together
         row = self.rows[place]
         if self.blueprints[place] is not None:
             self.statics.give_back(int(row[stepping.STATIC]))
         row[:] = 0
         row[stepping.STATIC] = self.statics.take(blueprint)
         self.blueprints[place] = blueprint
-        state = blueprint.worlds([int(generator.integers(2**62)) if world_seed is None else world_seed])[0]
         self.states[place, : state.size] = state
         self.others.install(self.world(place))
         row[stepping.UNTIL_NS] = self.duration_ns
-        row[stepping.CONTROLLED] = self._controls(chosen)
+        row[stepping.CONTROLLED] = controlled
         row[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
         self.gains[place] = 0
         self._run_to_first(place)
 
     def world(self, place: int) -> World:
-        """The world of row `place`; writes go through to it."""
-        return view(self.states[place], self._static(place))
+        """The world of row `place`: writes to its state go through, its tables are shared and read-only."""
+        static = self._static(place)
+        static.setflags(write=False)
+        return view(self.states[place], static)
 
     def settle(self, place: int, reset: bool = False) -> None:
         """Bring the counters of row `place` up to now; with `reset` the measured window begins now."""
@@ -280,7 +282,7 @@ class Worlds:
         check(saved["flat"].shape == self.flat.shape, "snapshot", saved["flat"].shape, f"of shape {self.flat.shape}")
         for name in ("masks", "flat", "rows", "gains"):
             setattr(self, name, saved[name].copy())
-        self.states, self.statics = widened(saved["states"], 0, 0), saved["statics"].copy()
+        self.states, self.statics = aligned_copy(saved["states"]), saved["statics"].copy()
         self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in saved["scenarios"]]
         for generator, state in zip(self.generators, saved["generators"], strict=True):
             generator.bit_generator.state = state
@@ -296,7 +298,7 @@ class Worlds:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__dict__.update(kept)
-        self.states, self.statics = widened(self.states, 0, 0), self.statics.copy()
+        self.states, self.statics = aligned_copy(self.states), self.statics.copy()
         self.others = as_policy(kept["others"])
         self.address = stepping.address_of(self.others)
         self.pool = ThreadPoolExecutor(len(self.parts)) if kept["pool"] else None

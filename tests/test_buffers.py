@@ -5,8 +5,9 @@ import pytest
 from episodes import any_allowed, same
 
 from kvmgym import DirectedYieldEnv, DirectedYieldVectorEnv, prefetch
-from kvmgym.buffers import LINE, StaticRows, widened, zeros
+from kvmgym.buffers import StaticRows, widened, zeros
 from kvmgym.core import layout
+from kvmgym.core.layout import LINE
 from kvmgym.scenarios import BY_NAME as SCENARIOS
 from kvmgym.world import Blueprint
 
@@ -81,6 +82,27 @@ def test_a_sampler_of_ever_new_scenarios_needs_no_more_tables_than_rows():
     for _ in range(300):
         ended += int(batch.step(batch.sample_actions())[3].sum())
     assert ended > 20 and batch.worlds.statics.bytes.shape[0] <= 4
+
+
+def test_the_tables_of_a_world_are_not_to_be_written():
+    batch = DirectedYieldVectorEnv(2, "dedup-small")
+    batch.reset(seed=1)
+    with pytest.raises(ValueError, match="read-only"):
+        batch.worlds.world(0).par[0]["ple_window_ns"] = 1
+    batch.worlds.world(0).host[0]["shows"] = 0
+
+
+@pytest.mark.parametrize("refused", [{"world_seed": -1}, {"world_seed": "x"}, {"scenario": "dedup-96p-hogs-7vm"}])
+def test_a_refused_reset_leaves_the_episode_as_it_is(refused):
+    """Its state and its tables belong together."""
+    env, other = (DirectedYieldEnv("dedup-small", max_vcpus=16, duration_ns=20_000_000) for _ in range(2))
+    for one in (env, other):
+        one.reset(seed=1)
+    with pytest.raises(ValueError, match=r"world_seed|max_vcpus"):
+        env.reset(options={"scenario": "dedup-2vm", **refused})
+    for _ in range(30):
+        one, two = env.step(0), other.step(0)
+        assert same(one[0], two[0]) and one[1:4] == two[1:4]
 
 
 @pytest.mark.parametrize("dealt", ["dedup-2vm", ["dedup-2vm", "dedup-small", "vips-2vm"]], ids=["alike", "mixed"])

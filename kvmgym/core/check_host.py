@@ -179,6 +179,21 @@ def queues(w):
 
 
 @jit
+def tally(w, rq):
+    """What `load` and `moment` of a queue should be, entity by entity."""
+    queue = w.rq[rq]
+    load = 0
+    moment = 0
+    k = queue.head
+    while k != NONE:
+        se = w.se[k]
+        load += se.weight
+        moment += se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
+        k = se.next
+    return load, moment
+
+
+@jit
 def _queue(w, rq):
     """One run queue: its list, counts, current entity, buddy, deadlines and eligibility."""
     queue = w.rq[rq]
@@ -208,7 +223,7 @@ def _queue(w, rq):
         return at(RQ_COUNTS, rq)
     if not buddy:
         return at(RQ_BUDDY, rq)
-    load, moment = eevdf.tally(w, rq)
+    load, moment = tally(w, rq)
     if nr > 0 and load * least > moment:
         return at(RQ_ELIGIBLE, rq)
     if load != queue.load or moment != queue.moment:

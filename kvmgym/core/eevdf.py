@@ -14,7 +14,7 @@ from kvmgym.core.jit import jit
 from kvmgym.core.layout import NO, NONE, YES
 
 _UNIT = 1024  # weight of nice 0
-_FAR = 1 << 40  # a moment above this is taken from a new reference: about a second of running at nice 0
+_FAR = 24  # V is far from the reference after 2^24 ns
 _PERIOD_SHIFT = 20  # load averages decay in periods of 2^20 ns, by half in 32 of them
 _DECAY_Q16 = np.array([round(65536 * 0.5 ** (n / 32)) for n in range(32)], dtype=np.int64)
 
@@ -57,32 +57,23 @@ def average(w, rq):
 
 
 @jit
-def tally(w, rq):
-    """What `load` and `moment` of a queue should be, entity by entity."""
-    queue = w.rq[rq]
-    load = 0
-    moment = 0
-    k = queue.head
-    while k != NONE:
-        se = w.se[k]
-        load += se.weight
-        moment += se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
-        k = se.next
-    return load, moment
+def _keep_near(queue):
+    """Take the moment from V when that has gone far, so that no product of a weight and a distance can overflow. V does
+    not depend on where the moment is taken from."""
+    if queue.moment > queue.load << _FAR:
+        passed = queue.moment // queue.load
+        queue.zero_vruntime_ns += passed
+        queue.moment -= queue.load * passed
 
 
 @jit
 def advance_vruntime(w, k, delta_ns):
-    """Add virtual time to a queued entity. V does not depend on where the moment is taken from, so that the reference
-    moves on before products could overflow."""
+    """Add virtual time to a queued entity."""
     se = w.se[k]
     queue = w.rq[se.rq]
     se.vruntime_ns += delta_ns
     queue.moment += se.weight * delta_ns
-    if queue.moment > _FAR:
-        passed = queue.moment // queue.load
-        queue.zero_vruntime_ns += passed
-        queue.moment -= queue.load * passed
+    _keep_near(queue)
 
 
 @jit
@@ -115,6 +106,7 @@ def _clamped_lag(w, k):
 @jit
 def _link(w, rq, k):
     queue, se = w.rq[rq], w.se[k]
+    _keep_near(queue)
     queue.load += se.weight
     queue.moment += se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
     se.rq = rq

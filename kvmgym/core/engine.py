@@ -20,6 +20,7 @@ from kvmgym.core.layout import (
     AT_TIME,
     GOING_ON,
     INF,
+    LINE,
     NO,
     NONE,
     READY,
@@ -29,7 +30,7 @@ from kvmgym.core.layout import (
 )
 from kvmgym.core.memory import carve, fetch, span
 
-_SWITCHED = 320  # bytes of a vCPU record that a switch touches
+_SWITCHED = 5  # lines of a vCPU's record that a switch touches, all but the last
 
 
 @jit
@@ -265,8 +266,8 @@ def _reschedule(w, p, now):
         _stay(w, v, now)
         return
     if v != NONE:
-        for at in range(0, _SWITCHED, 64):  # its record will be needed after that of `prev`
-            fetch(w.vcpu, v, at)
+        for line in range(_SWITCHED):  # its record will be needed after that of `prev`
+            fetch(w.vcpu, v, line * LINE)
         fetch(w.se, v, 0)
     elapsed = now - pcpu.curr_since_ns
     pcpu.curr_since_ns = now

@@ -53,6 +53,7 @@ SHOW_LAG, SHOW_GUEST = np.int64(1), np.int64(2)
 # states of a guest task that its vCPU's guest schedules
 TASK_CURRENT, TASK_RUNNABLE, TASK_WAITS = _codes(0, 3)
 POLLS, POLL_ENDS = _codes(1, 2)  # a halted vCPU polls; it is to stop at once
+LINE = 64  # bytes of a cache line
 WEIGHTS = 16  # numbers that a tunable policy may read
 # results of yield_to
 YIELD_ESRCH, YIELD_FREE, YIELD_OK = _codes(-1, 3)
@@ -186,7 +187,7 @@ PCPU_FIELDS: list[Field] = [
     ("curr", "i8", "vCPU on it, or NONE; engine"),
     ("nr_running", "i8", "queued tasks: running, ready and delayed; eevdf"),
     ("nr_ready", "i8", "ready vCPUs waiting in its queues; account"),
-    ("migrations", "i4", "vCPUs pulled here; sched"),
+    ("migrations", "u4", "vCPUs pulled here; sched"),
     ("need_resched", "u1", "is in the list of pCPUs that must reschedule; sched"),
     ("idle", "u1", "is in the list of idle pCPUs; sched"),
     # line 2
@@ -216,7 +217,7 @@ RQ_FIELDS: list[Field] = [
         "i8",
         "V when it was last empty, moved on now and then: where moment counts from [ns at weight 1024]; eevdf",
     ),
-    ("moment", "i8", "sum over its entities of weight times (vruntime - zero_vruntime); eevdf"),
+    ("moment", "i8", "sum over its entities of weight times (vruntime - zero_vruntime) [weight x ns]; eevdf"),
     ("load", "i8", "sum of their weights; eevdf"),
     ("head", "i8", "first queued entity; eevdf"),
     ("curr", "i8", "entity that runs, or NONE; eevdf"),
@@ -369,7 +370,7 @@ VCPU_FIELDS: list[Field] = [
     ("holds", "i4", "spin locks held; guest"),
     ("irq_off", "i4", "depth of interrupt-disabling locks; guest"),
     ("spin_exits", "i4", "pause-loop exits of the present spin; engine"),
-    ("ple_exits", "i4", "pause-loop exits; engine"),
+    ("ple_exits", "u4", "pause-loop exits; engine"),
     ("run_head", "i4", "first of its runnable guest tasks, or NONE; tasks"),
     # line 5: interrupts and waits
     ("irq_end_ns", "i8", "end of the handler; what is left of it while not running [ns]; guest"),
@@ -402,8 +403,8 @@ LOCK_FIELDS: list[Field] = [
     ("last_ns", "i8", "wait_integral_ns is summed up to here [ns]; account"),
     ("wait_integral_ns", "i8", "integral of waiting over time [ns]; account"),
     ("wait_sum_ns", "i8", "sum of single waits [ns]; account"),
-    ("acquires", "i4", "times taken; guest"),
-    ("contended", "i4", "times taken after a wait; guest"),
+    ("acquires", "u4", "times taken; guest"),
+    ("contended", "u4", "times taken after a wait; guest"),
     ("rng", "u8", "random stream that chooses among the waiters of a tas lock; rng"),
     ("owner", "i4", "vCPU, or NONE; guest"),
     ("head", "i4", "first waiter; guest"),
@@ -467,7 +468,7 @@ PARAM, HOST, ASK, TASK, GATE, ENTITY, PHASE, DIST, TRACE = (
                    DIST_FIELDS, TRACE_FIELDS)
 )  # fmt: skip
 PCPU, RQ, SE, VM, VCPU, LOCK = (
-    record(fields, line=64) for fields in (PCPU_FIELDS, RQ_FIELDS, SE_FIELDS, VM_FIELDS, VCPU_FIELDS, LOCK_FIELDS)
+    record(fields, LINE) for fields in (PCPU_FIELDS, RQ_FIELDS, SE_FIELDS, VM_FIELDS, VCPU_FIELDS, LOCK_FIELDS)
 )
 
 I4, I8 = np.dtype(np.int32), np.dtype(np.int64)

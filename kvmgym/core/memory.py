@@ -23,13 +23,13 @@ from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import make_array, populate_array
 
 from kvmgym.core.jit import disabled
-from kvmgym.core.layout import STATE_PARTS, STATIC_PARTS
+from kvmgym.core.layout import LINE, STATE_PARTS, STATIC_PARTS
 
 PARTS = (*STATE_PARTS, *STATIC_PARTS)
 # bytes at the head of a state row where compiled code keeps pointers, after the addresses of the rows that they are for
 POINTERS = 8 * (2 + len(PARTS))
 STATE_HEAD, STATIC_HEAD = POINTERS + 16 * len(STATE_PARTS), 16 * len(STATIC_PARTS)
-HOST_AT = -(-STATE_HEAD // 64) * 64  # where the first part of a state row begins
+HOST_AT = -(-STATE_HEAD // LINE) * LINE  # where the first part of a state row begins
 
 
 class World(NamedTuple):

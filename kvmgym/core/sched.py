@@ -133,10 +133,9 @@ def _wakeup_preempts(w, v, p):
     curr = w.pcpu[p].curr
     k, c = v, curr
     if w.se[k].rq != w.se[c].rq:
-        if eevdf.parent(w, k) != NONE:
-            k = eevdf.parent(w, k)
-        if eevdf.parent(w, c) != NONE:
-            c = eevdf.parent(w, c)
+        above_k, above_c = eevdf.parent(w, k), eevdf.parent(w, c)
+        k = k if above_k == NONE else above_k
+        c = c if above_c == NONE else above_c
     if w.se[k].rq != w.se[c].rq:
         return False
     if w.par[0].next_buddy:

@@ -7,7 +7,7 @@ from entities import change
 from runqueue import MS, NOBODY, average, numbers, pick, protect, put, queue, take_off
 from stories import Story
 
-from kvmgym.core import eevdf
+from kvmgym.core import check_host, eevdf
 
 # --- virtual time and eligibility -----------------------------------------------------------------------------------
 
@@ -44,6 +44,21 @@ def test_v_does_not_depend_on_where_virtual_time_began(base):
     assert [bool(eevdf.eligible(s.world, k)) for k in range(2)] == [True, False]
 
 
+def test_many_of_the_heaviest_join_at_once_where_the_lightest_ran_alone():
+    """V has gone 2^39 ns when a hundred entities of 2^18 come in the same ns: they join at V, none is passed over."""
+    s = queue(101)
+    for v in range(1, 101):
+        take_off(s, v, sleep=False)
+        s.world.se[v]["weight"], s.world.se[v]["vlag_ns"], s.world.se[v]["rel_deadline"] = 1 << 18, 0, 0
+    change(s.world, 0, weight=2, vruntime_ns=int(s.world.rq[0]["zero_vruntime_ns"]) + (1 << 39))
+    at = int(s.world.se[0]["vruntime_ns"])
+    for v in range(1, 101):
+        eevdf.enqueue(s.world, v, 0, 0, False)
+    assert {int(s.world.se[v]["vruntime_ns"]) for v in range(1, 101)} == {at} == {int(eevdf.average(s.world, 0))}
+    assert tuple(map(int, check_host.tally(s.world, 0))) == (2 + (100 << 18), int(s.world.rq[0]["moment"]))
+    assert all(bool(eevdf.eligible(s.world, k)) for k in range(101))
+
+
 def test_a_heavy_entity_beside_a_light_one_that_ran_for_days():
     """V has gone far when an entity of a hundred thousand joins: its sums must not overflow, and its lag is kept."""
     s = queue(2)
@@ -60,7 +75,7 @@ def test_a_heavy_entity_beside_a_light_one_that_ran_for_days():
     eevdf.enqueue(s.world, 1, 0, 0, False)
     assert int(s.world.se[1]["vruntime_ns"]) == 10 * day_ns * 512
     assert [bool(eevdf.eligible(s.world, k)) for k in range(2)] == [True, True]
-    assert tuple(map(int, eevdf.tally(s.world, 0))) == (int(root["load"]), int(root["moment"]))
+    assert tuple(map(int, check_host.tally(s.world, 0))) == (int(root["load"]), int(root["moment"]))
 
 
 def test_runtime_counts_by_weight():

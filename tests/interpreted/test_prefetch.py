@@ -90,6 +90,7 @@ def counted(scenario, asked):
         vm = plain.vm[g]
         target = int(policy.engine_function(vm, plain.vcpu[vm.first : vm.first + vm.vcpus], me, ask))
         asked.clear()
+        prefetch.head(world, 0)
         prefetch.early(world, g, 0)
         prefetch.late(world, g, me, target)
         prefetch.begin(world, g, me, target)

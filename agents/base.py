@@ -14,9 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from kvmgym.core import rng
 from kvmgym.params import Scenario
 
 Actions = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Agent(ABC):
@@ -62,3 +65,11 @@ def one_row(value: Any) -> Any:
 def masks_of(info: Mapping[str, Any]) -> npt.NDArray[np.bool_]:
     """The action masks of infos as bool [E, V + 1]; the last column is "no yield"."""
     return np.asarray(info["action_mask"]).astype(np.bool_)
+
+
+def hashed(values: Hashes) -> Hashes:
+    """One step of splitmix64 from each value, for lots that depend on the decision alone."""
+    mix: Any = getattr(rng.mix, "py_func", rng.mix)
+    with np.errstate(over="ignore"):  # it wraps on purpose
+        found: Hashes = mix(values + _STEP)
+    return found

@@ -7,13 +7,12 @@ agents and compiled policies are paired by seed; a kernel policy as an agent giv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from agents.base import Agent
 from kvmgym import metrics, stepping
-from kvmgym.compare import row_of
+from kvmgym.compare import Row, row_of
 from kvmgym.core import layout
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check
@@ -21,7 +20,6 @@ from kvmgym.simulate import DURATION_NS, WARMUP_NS
 from kvmgym.vector import DirectedYieldVectorEnv
 from kvmgym.worlds import Worlds
 
-Row = dict[str, Any]
 _TELL_EVERY = 256  # steps
 
 

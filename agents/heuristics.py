@@ -14,13 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from agents.base import Actions, Agent, masks_of
-from kvmgym.core import rng
+from agents.base import Actions, Agent, Hashes, hashed, masks_of
 from kvmgym.params.errors import integer
 
 Seen = Mapping[str, npt.NDArray[np.float32]]  # an observation in the form "dict", a batch of it
-Hashes = npt.NDArray[np.uint64]
-_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Heuristic(Agent):
@@ -67,9 +64,9 @@ class RandomAgent(Agent):
         lots: Hashes = np.full(len(mask), self.seed, np.uint64)
         for key in ("now_ns", "vm", "me", "attempt"):
             told: Hashes = np.asarray(info[key]).astype(np.uint64)
-            lots = _mixed(lots ^ told)
+            lots = hashed(lots ^ told)
         numbers: Hashes = np.arange(mask.shape[1]).astype(np.uint64)
-        each = _mixed(lots[:, None] + numbers) >> np.uint64(1)
+        each = hashed(lots[:, None] + numbers) >> np.uint64(1)
         each |= mask.astype(np.uint64) << np.uint64(63)  # allowed ones are above all others
         chosen: Actions = np.where(mask[:, :-1].any(axis=1), each[:, :-1].argmax(axis=1), mask.shape[1] - 1)
         return chosen
@@ -108,14 +105,6 @@ class Clairvoyant(Heuristic):
     def scores(self, seen: Seen) -> npt.NDArray[Any]:
         """0 for the awaited one."""
         return np.where(seen["awaited"] > 0, 0.0, -np.inf)
-
-
-def _mixed(values: Hashes) -> Hashes:
-    """The splitmix64 finaliser of values + a constant."""
-    mix: Any = getattr(rng.mix, "py_func", rng.mix)
-    with np.errstate(over="ignore"):
-        mixed: Hashes = mix(values + _STEP)
-    return mixed
 
 
 HEURISTICS: tuple[Callable[[], Agent], ...] = (RandomAgent, NoYield, RoundRobin, LongestWaiting, Clairvoyant)

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from kvmgym import spaces, stepping
-from kvmgym.params.errors import integer
 from kvmgym.policies import Policy, PolicyFunction
 from kvmgym.reward import TERMS
 from kvmgym.vector import DURATION_NS, DirectedYieldVectorEnv
@@ -116,10 +115,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         if seed is not None:
             self.worlds.seed([seed])
         options = options or {}
-        world_seed = options.get("world_seed")
-        if world_seed is not None:
-            world_seed = integer("world_seed", world_seed, 0, 2**63 - 1)
-        self.batch._begin(0, options.get("scenario"), world_seed)
+        self.batch._begin(0, options.get("scenario"), options.get("world_seed"))
         self._ended = False
         return self._observation(), self._info()
 

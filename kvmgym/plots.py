@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from kvmgym.compare import Cell
+from kvmgym.compare import Cell, write_atomically
 from kvmgym.published import published_for
 
 CAPTION = "95 % intervals, paired by seed; lines: published (dotted v1/v2, dashed v3)"
@@ -80,9 +80,8 @@ def gain_dots(found: Sequence[Cell], path: Path, baseline: str, policies: Mappin
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write the PNG so that the file is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    figure.savefig(temporary, dpi=150, format="png")
-    os.replace(temporary, path)
+    """Write the PNG as a whole."""
+    content = BytesIO()
+    figure.savefig(content, dpi=150, format="png")
+    write_atomically(path, content.getvalue())
     plt.close(figure)

@@ -132,20 +132,22 @@ def begin_row(state, static, row, others, mask, out):
 @face_jit
 def _prefetch(w, which, n, states, statics, actions, rows):
     """Ask for what the rows after which[n], whose world is `w`, will read: the nearer its turn, the more is known."""
-    for ahead in range(1, 4):
-        if n + ahead < which.size:
-            e = which[n + ahead]
-            row = rows[e]
-            if row[AT] == AT_DECISION:
-                if ahead == 3:
-                    shift = (e - which[n]) * states.shape[1]
-                    prefetch.head(w, shift)
-                    if row[STATIC] == rows[which[n], STATIC]:
-                        prefetch.early(w, row[VM], shift)
-                elif ahead == 2:
-                    prefetch.late(carve(states[e], statics[row[STATIC]]), row[VM], row[ME], actions[e])
-                else:
-                    prefetch.begin(carve(states[e], statics[row[STATIC]]), row[VM], row[ME], actions[e])
+    for ahead in range(1, min(4, which.size - n)):
+        e = which[n + ahead]
+        row = rows[e]
+        if row[AT] != AT_DECISION:
+            continue
+        if ahead == 3:
+            shift = (e - which[n]) * states.shape[1]
+            prefetch.head(w, shift)
+            if row[STATIC] == rows[which[n], STATIC]:
+                prefetch.early(w, row[VM], shift)
+            continue
+        other = carve(states[e], statics[row[STATIC]])
+        if ahead == 2:
+            prefetch.late(other, row[VM], row[ME], actions[e])
+        else:
+            prefetch.begin(other, row[VM], row[ME], actions[e])
 
 
 @face_jit

@@ -160,7 +160,7 @@ class Worlds:
         self, place: int, scenario: str | Scenario | Sampler | None = None, world_seed: int | None = None
     ) -> None:
         """A new episode in row `place`: scenario and seed from the row's generator unless given. world_seed: the world
-        that `simulate` has for this seed."""
+        that `simulate` has for this seed. Errors: ValueError, and the row stays as it was."""
         generator = self.generators[place]
         source = self.sources[place % len(self.sources)] if scenario is None else one_source(scenario)
         chosen = source if isinstance(source, Scenario) else source(generator)
@@ -169,7 +169,8 @@ class Worlds:
         check(widest <= self.max_vcpus, "max_vcpus", self.max_vcpus, f"{widest} or more for scenario {chosen.name}")
         check(len(chosen.vms) <= 62, "scenario vms", len(chosen.vms), "at most 62 VMs")
         controlled, blueprint = self._controls(chosen), self.blueprint(chosen)
-        state = blueprint.worlds([int(generator.integers(2**62)) if world_seed is None else world_seed])[0]
+        drawn = int(generator.integers(2**62)) if world_seed is None else world_seed
+        state = blueprint.worlds([integer("world_seed", drawn, 0, 2**63 - 1)])[0]
         self._make_room(blueprint)  # from here on nothing is refused: the row's state and tables belong together
         row = self.rows[place]
         if self.blueprints[place] is not None:

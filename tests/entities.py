@@ -1,19 +1,16 @@
 """Scheduling entities to set by hand: a queue's sums follow from its entities, so they are brought along."""
 
-from kvmgym.core.layout import NONE
+from kvmgym.core import check_host, eevdf
+
+
+def plain(function):
+    """A compiled function as the Python that it was made from."""
+    return getattr(function, "py_func", function)
 
 
 def retally(world, rq):
     """Bring load and moment of a queue up to what its entities say."""
-    queue = world.rq[rq]
-    load = moment = 0
-    k = int(queue["head"])
-    while k != NONE:
-        se = world.se[k]
-        load += int(se["weight"])
-        moment += int(se["weight"]) * (int(se["vruntime_ns"]) - int(queue["zero_vruntime_ns"]))
-        k = int(se["next"])
-    queue["load"], queue["moment"] = load, moment
+    world.rq[rq]["load"], world.rq[rq]["moment"] = plain(check_host.tally)(world, rq)
 
 
 def change(world, k, **fields):
@@ -33,4 +30,4 @@ def give_slice(world, k, slice_ns):
 
 def group_above(world, k):
     """The group entity above an entity that is or was queued in a group."""
-    return int(world.par[0]["vcpus"]) + int(world.se[k]["rq"]) - int(world.par[0]["pcpus"])
+    return int(plain(eevdf.owner)(world, world.se[k]["rq"]))

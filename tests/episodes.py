@@ -34,6 +34,11 @@ def world(env, place=0):
     return env.worlds.world(place)
 
 
+def lowest(masks):
+    """The first action that is allowed, of one mask or of each of a batch: deterministic, so that runs compare."""
+    return np.argmax(masks, axis=-1)
+
+
 def first_allowed(mask):
     """The first possible target, or "no yield"."""
     return int(np.flatnonzero(mask)[0])

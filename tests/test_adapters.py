@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from episodes import lowest
 from gymnasium.utils.env_checker import data_equivalence
 
 import kvmgym
@@ -19,11 +20,6 @@ from kvmgym.adapters import rllib
 from kvmgym.scenarios import BY_NAME
 
 DURATION_NS = 3_000_000
-
-
-def lowest(mask: Any) -> Any:
-    """The first action that is allowed: deterministic, so that runs can be compared."""
-    return np.argmax(mask, axis=-1)
 
 
 def test_adapters_are_imported_by_nobody() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from episodes import lowest
 from gymnasium.utils.env_checker import data_equivalence
 
 import kvmgym
@@ -12,11 +13,6 @@ from kvmgym.observation import VCPU_FIELDS
 from kvmgym.scenarios import BY_NAME
 
 DURATION_NS = 3_000_000
-
-
-def lowest(mask: Any) -> Any:
-    """The first action that is allowed: deterministic, so that runs can be compared."""
-    return np.argmax(mask, axis=-1)
 
 
 @pytest.fixture

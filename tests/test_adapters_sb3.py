@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from episodes import lowest
 from gymnasium.utils.env_checker import data_equivalence
 
 import kvmgym
@@ -15,11 +16,6 @@ from kvmgym.wrappers import DictMask
 
 DURATION_NS = 3_000_000
 ROWS = 3
-
-
-def lowest(mask: Any) -> Any:
-    """The first action that is allowed: deterministic, so that runs can be compared."""
-    return np.argmax(mask, axis=-1)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from agents.base import Actions, Agent
+from agents.base import Actions, Agent, hashed
 from agents.ppo.network import CandidateNetwork
 from agents.ppo.storage import Settings, load_network
 
@@ -62,18 +62,10 @@ def exponentials(info: Mapping[str, Any], number: int) -> npt.NDArray[np.float64
     """
     state = np.zeros((len(info["now_ns"]), 1), np.uint64)
     for part in (*(np.asarray(info[name])[:, None] for name in ("now_ns", "vm", "me", "attempt")), np.arange(number)):
-        state = _mixed(state + part.astype(np.uint64))
+        state = hashed(state + part.astype(np.uint64))
     uniform = ((state >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     found: npt.NDArray[np.float64] = -np.log(uniform)
     return found
-
-
-def _mixed(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """One step of splitmix64; wraps on purpose."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
 
 
 def load(folder: str | Path) -> PpoAgent:

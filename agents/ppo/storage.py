@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from agents.ppo.network import CandidateNetwork, NetworkSettings, field_names
+from kvmgym.compare import write_atomically
 from kvmgym.observation import GLOBALS, VCPU_FIELDS
 
 KIND, VERSION = "maskable-ppo", 1
@@ -49,23 +49,9 @@ def observation_digest() -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file as a whole: what is there afterwards is the old one or the new one. OSError when it cannot be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_settings(folder: Path, settings: Settings) -> None:
     """Write settings.json."""
-    write_bytes(folder / SETTINGS, (json.dumps(asdict(settings), indent=2) + "\n").encode())
+    write_atomically(folder / SETTINGS, json.dumps(asdict(settings), indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> Settings:
@@ -121,7 +107,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mappin
     """Write tensors with notes (plain data for JSON) and a digest of both."""
     plain = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(dict(notes))
-    write_bytes(path, save(plain, {"kind": KIND, "notes": text, "digest": _digest(plain, text)}))
+    write_atomically(path, save(plain, {"kind": KIND, "notes": text, "digest": _digest(plain, text)}))
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:

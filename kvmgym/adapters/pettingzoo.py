@@ -150,10 +150,18 @@ class _Hosts:
 
 
 class _Seats:
-    """What both forms have alike: the agents and their spaces."""
+    """What both forms have alike: arguments, the agents and their spaces."""
 
-    def _seat(self, hosts: _Hosts) -> None:
-        self.hosts = hosts
+    def __init__(
+        self,
+        scenario: Source = "dedup-small",
+        *,
+        rewards: str = "shared",
+        dict_observation: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.hosts = hosts = _Hosts(scenario, rewards, dict_observation, options)
         self.possible_agents = list(hosts.agents.values())
         self.agents: list[str] = []
         self.observation_spaces, self.action_spaces = hosts.observation_spaces, hosts.action_spaces
@@ -176,17 +184,6 @@ class DirectedYieldAEC(_Seats, AECEnv[str, Any, int]):
     """
 
     metadata = METADATA
-
-    def __init__(
-        self,
-        scenario: Source = "dedup-small",
-        *,
-        rewards: str = "shared",
-        dict_observation: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__()
-        self._seat(_Hosts(scenario, rewards, dict_observation, options))
 
     def observe(self, agent: str) -> Any:
         """What the agent sees."""
@@ -236,16 +233,6 @@ class DirectedYieldParallel(_Seats, ParallelEnv[str, Any, int]):
     """
 
     metadata = METADATA
-
-    def __init__(
-        self,
-        scenario: Source = "dedup-small",
-        *,
-        rewards: str = "shared",
-        dict_observation: bool = False,
-        **options: Any,
-    ) -> None:
-        self._seat(_Hosts(scenario, rewards, dict_observation, options))
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Any]:
         """Begin an episode; seed and options as for DirectedYieldEnv."""

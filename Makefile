@@ -56,10 +56,10 @@ lint: $(INSTALLED) ## ruff, mypy and the import contracts
 	@$(BIN)/lint-imports --no-logo
 
 docs: $(INSTALLED) ## regenerate the generated docs
-	@$(BIN)/python -m kvmgym.docs
+	@$(BIN)/python -m tools.docs
 
 docs-check: $(INSTALLED) ## check that the generated docs are up to date
-	@$(BIN)/python -m kvmgym.docs --check
+	@$(BIN)/python -m tools.docs --check
 
 clean: ## remove caches and build output; .venv and results/ stay
 	@rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.distributions import Categorical
 
-from kvmgym.observation import GLOBALS  # "exists" is the first number after these
+from kvmgym.env.observation import GLOBALS  # "exists" is the first number after these
 
 EXISTS = len(GLOBALS)
 

@@ -1,11 +1,12 @@
 """kvmgym: simulate, measure and learn Linux KVM's directed yield."""
 
-from kvmgym.env import DirectedYieldEnv, register
-from kvmgym.metrics import Result
+from kvmgym.env.single import DirectedYieldEnv, register
+from kvmgym.env.vector import DirectedYieldVectorEnv
+from kvmgym.measure.metrics import Result
+from kvmgym.measure.simulate import simulate, simulate_batch
 from kvmgym.params import Costs, Dist, Host, HostTask, Ple, Scenario, Vm, Workload
 from kvmgym.policies import POLICIES, Policy
-from kvmgym.simulate import DeadlockError, simulate, simulate_batch
-from kvmgym.vector import DirectedYieldVectorEnv
+from kvmgym.world.deadlock import DeadlockError
 
 __version__ = "0.1.0"
 

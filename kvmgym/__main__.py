@@ -2,6 +2,6 @@
 
 import sys
 
-from kvmgym.cli import main
+from kvmgym.cli.main import main
 
 sys.exit(main())

@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.calibration.predictions import gain_text, misfits_section, predictions_section, ranking_section
 from experiments.calibration.rankings import sensitivity_section
-from kvmgym.docs import markdown
+from kvmgym.cli.tables import markdown
 
 HERE = Path(__file__).parent
 STAGES = ("fit", "predict", "sensitivity")

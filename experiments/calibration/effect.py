@@ -6,11 +6,11 @@ from typing import Any
 
 from kvmgym.core import account, engine, layout
 from kvmgym.core.memory import view
+from kvmgym.measure.simulate import advance
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check
 from kvmgym.policies import Policy
-from kvmgym.simulate import advance
-from kvmgym.world import Blueprint
+from kvmgym.world.blueprint import Blueprint
 
 AT_ONCE_NS = 20_000  # yield, reschedule and switch take about 5 µs
 ROWS = 1_500_000

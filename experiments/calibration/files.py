@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import kvmgym
-from kvmgym.compare import Cell, write_atomically
 from kvmgym.core.jit import CACHE_DIR
+from kvmgym.files import write_atomically
+from kvmgym.measure.compare import Cell
 
 
 def short(value: float) -> float:

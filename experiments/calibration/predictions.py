@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from experiments.calibration import rules
-from kvmgym.docs import markdown
-from kvmgym.published import PUBLISHED
+from kvmgym.cli.tables import markdown
+from kvmgym.measure.published import PUBLISHED
 from kvmgym.scenarios import SERIES_WORKLOADS
 
 VMS = (2, 3, 4)

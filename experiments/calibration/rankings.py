@@ -8,8 +8,8 @@ from math import comb
 from typing import Any
 
 from experiments.calibration import rules
-from kvmgym.docs import markdown
-from kvmgym.stats import paired_gain
+from kvmgym.cli.tables import markdown
+from kvmgym.measure.stats import paired_gain
 
 Data = Mapping[str, Any]
 

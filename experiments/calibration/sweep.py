@@ -19,15 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.calibration import effect, rules, variants
 from experiments.calibration.files import percent, short, version, write_json
-from kvmgym.compare import Cell, Run, Store, cells, run_all
+from kvmgym.measure.compare import Cell, Run, Store, cells, run_all
+from kvmgym.measure.published import PUBLISHED
+from kvmgym.measure.warmup import compile_once
 from kvmgym.params import Scenario
 from kvmgym.policies import BY_NAME as POLICY
 from kvmgym.policies import Policy
-from kvmgym.published import PUBLISHED
 from kvmgym.scenarios import BY_NAME as SCENARIO
 from kvmgym.scenarios import SERIES_WORKLOADS
 from kvmgym.validate.series import HEADROOM
-from kvmgym.warmup import compile_once
 from kvmgym.workloads import FAMILIES
 
 HERE = Path(__file__).parent

@@ -19,11 +19,11 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
-from kvmgym.env import ID
+from kvmgym.env.rows import one_source
+from kvmgym.env.single import ID
+from kvmgym.env.vector import DirectedYieldVectorEnv
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check, integer
-from kvmgym.vector import DirectedYieldVectorEnv
-from kvmgym.worlds import one_source
 
 Act = Callable[[Any, Mapping[str, Any]], npt.ArrayLike]
 # What is kept of the infos beside the mask; at the first place of an episode they belong to the reset.

@@ -26,14 +26,14 @@ import numpy.typing as npt
 from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils import wrappers
 
-from kvmgym import stepping
-from kvmgym.env import DirectedYieldEnv
-from kvmgym.observation import GLOBALS, VCPU_FIELDS, G
+from kvmgym.env import stepping
+from kvmgym.env.observation import GLOBALS, VCPU_FIELDS, G
+from kvmgym.env.reward import SUMS, UNIT_NS
+from kvmgym.env.rows import Source
+from kvmgym.env.single import DirectedYieldEnv
+from kvmgym.env.spaces import shaped
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check
-from kvmgym.reward import SUMS, UNIT_NS
-from kvmgym.spaces import shaped
-from kvmgym.worlds import Source
 
 _PLACE_OF_VCPUS = [field.name for field in GLOBALS].index("vcpus")
 _PLACE_OF_EXISTS = [field.name for field in VCPU_FIELDS].index("exists")

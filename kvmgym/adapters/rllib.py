@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kvmgym.env import DirectedYieldEnv
-from kvmgym.vector import DirectedYieldVectorEnv
-from kvmgym.wrappers import AnyEnv, DictMask, VectorDictMask
+from kvmgym.env.single import DirectedYieldEnv
+from kvmgym.env.vector import DirectedYieldVectorEnv
+from kvmgym.env.wrappers import AnyEnv, DictMask, VectorDictMask
 
 FORM = {"key": "observations", "mask_dtype": "float32"}
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
+from kvmgym.env.rows import Source
+from kvmgym.env.vector import DirectedYieldVectorEnv
 from kvmgym.params.errors import check
-from kvmgym.vector import DirectedYieldVectorEnv
-from kvmgym.worlds import Source
 
 # What env_method calls: methods of the batch that return one item a row.
 METHODS = ("action_masks", "ask", "render", "sample_actions")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import account, activity, eevdf, events, guest, hints, ipi, kvm, locks, rng, sched, tasks
+from kvmgym.core import account, events, rng, shown
+from kvmgym.core.guest import activity, ipi, locks, program, tasks
+from kvmgym.core.host import balance, directed_yield, eevdf, kvm, queues, ticks
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -45,15 +47,15 @@ def boot(w, random_phases):
         pcpu.next_tick_ns = INF
         pcpu.next_balance_ns = par.balance_interval_ns * (p + 1) // w.par[0].pcpus
         pcpu.idle = 0
-        sched.set_idle(w, p, YES)
-        sched.count_empty(w, 1)
+        queues.set_idle(w, p, YES)
+        queues.count_empty(w, 1)
     for g in range(w.par[0].vms):
         w.vm[g].load_x1024 = w.vm[g].vcpus * 1024
     for v in range(w.par[0].vcpus):
-        guest.start(w, v)
+        program.start(w, v)
     tasks.start(w)
     for v in range(w.par[0].vcpus):
-        sched.attach(w, v, w.vcpu[v].pcpu, now, YES)
+        queues.attach(w, v, w.vcpu[v].pcpu, now, YES)
         account.set_state(w, v, READY, now)
         w.vcpu[v].ready = 1
     if random_phases:
@@ -61,8 +63,8 @@ def boot(w, random_phases):
             _random_phase(w, p)
     for p in range(w.par[0].pcpus):
         if w.pcpu[p].nr_running > 0:
-            sched.set_idle(w, p, NO)
-            sched.request_resched(w, p)
+            queues.set_idle(w, p, NO)
+            queues.request_resched(w, p)
 
 
 @jit
@@ -116,14 +118,14 @@ def step(w, until_ns, policy, stop):
     host, ask = w.host[0], w.ask[0]
     if ask.open:
         if host.shows:
-            hints.show(w)
+            shown.show(w)
         if stop:
             return AT_DECISION
         vm = w.vm[ask.vm]
         answer(w, policy(vm, span(w.vcpu, vm.first, vm.vcpus), ask.me, ask))
         return GOING_ON
     if host.resched_head != NONE:
-        _reschedule(w, sched.next_resched(w), host.now_ns)
+        _reschedule(w, queues.next_resched(w), host.now_ns)
         return GOING_ON
     if host.deadlock_vm != NONE:
         return AT_DEADLOCK
@@ -138,9 +140,9 @@ def step(w, until_ns, policy, stop):
     else:
         owner = np.int64(w.by_leaf[leaf - w.par[0].pcpus])
         if owner < w.par[0].vcpus:
-            guest.timer_fired(w, owner, now)
+            program.timer_fired(w, owner, now)
         else:
-            guest.task_timer_fired(w, owner - w.par[0].vcpus, now)
+            program.task_timer_fired(w, owner - w.par[0].vcpus, now)
     return GOING_ON
 
 
@@ -151,20 +153,20 @@ def _pcpu_event(w, p, now):
     v = pcpu.curr
     if v == NONE:  # an idle pCPU has heard of a wakeup
         events.set_time(w, p, INF)
-        sched.request_resched(w, p)
+        queues.request_resched(w, p)
         return
     vcpu = w.vcpu[v]
     if pcpu.next_tick_ns <= now:
         w.host[0].events += 1
-        sched.tick(w, p, now)
+        ticks.tick(w, p, now)
         activity.set_event(w, v)
     elif vcpu.in_irq:
         ipi.end_irq(w, v, now)
     elif vcpu.act == ACT_COMPUTE:
-        guest.phase_ended(w, v, now)
+        program.phase_ended(w, v, now)
     elif vcpu.act == ACT_SEND:
         if ipi.send_done(w, v, now):
-            guest.phase_ended(w, v, now)
+            program.phase_ended(w, v, now)
     elif vcpu.act == ACT_HALT:
         if vcpu.polling:  # its poll has lasted long enough, or somebody wants the pCPU
             activity.halt(w, v, now)
@@ -233,7 +235,7 @@ def answer(w, target):
     if not kvm.acceptable(ask, vcpus, target):
         _no_target(w, me, now)
         return
-    result = sched.yield_to(w, me, vm.first + target, now)
+    result = directed_yield.yield_to(w, me, vm.first + target, now)
     kvm.record_result(ask, vm, vcpus, target, result)
     account.note(w, account.TR_YIELD, me, (vm.first + target) * 4 + result + 1)
     if result == YIELD_OK:
@@ -260,7 +262,7 @@ def _reschedule(w, p, now):
     prev = pcpu.curr
     eevdf.update_curr(w, p, now)
     v = eevdf.pick_vcpu(w, p, now)
-    if v == NONE and sched.pull_newidle(w, p, now):
+    if v == NONE and balance.pull_newidle(w, p, now):
         v = eevdf.pick_vcpu(w, p, now)
     if v == prev and v != NONE and w.vcpu[v].state == RUNNING:
         _stay(w, v, now)
@@ -279,12 +281,12 @@ def _reschedule(w, p, now):
     eevdf.set_current(w, p, prev, v)
     pcpu.curr = v
     if prev == NONE or v == NONE:
-        sched.count_empty(w, (1 if v == NONE else 0) - (1 if prev == NONE else 0))
+        queues.count_empty(w, (1 if v == NONE else 0) - (1 if prev == NONE else 0))
     w.host[0].events += 1
     if v != NONE:
         _switch_in(w, p, v, prev == NONE, now)
         return
-    sched.go_idle(w, p)
+    queues.go_idle(w, p)
     events.set_time(w, p, INF)
 
 
@@ -323,8 +325,8 @@ def _switch_in(w, p, v, was_idle, now):
     vcpu, pcpu, par = w.vcpu[v], w.pcpu[p], w.par[0]
     vm = w.vm[vcpu.vm]
     if was_idle:
-        sched.set_idle(w, p, NO)
-        sched.start_ticks(w, p, now)
+        queues.set_idle(w, p, NO)
+        ticks.start_ticks(w, p, now)
     account.set_state(w, v, RUNNING, now)
     account.note(w, account.TR_RUN, v, p)
     kvm.on_sched_in(vcpu, par)

@@ -25,13 +25,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 _PACKAGE = Path(__file__).parent.parent
-_FACES = ("observation.py", "prefetch.py", "reward.py", "stepping.py")  # compiled modules above core/
+_FACES = ("env/observation.py", "env/prefetch.py", "env/reward.py", "env/stepping.py")  # compiled modules above core/
 
 
 def _digest(files: Iterable[Path]) -> str:
     sources = hashlib.sha256()
     for source in files:
-        sources.update(source.name.encode() + b"\0" + source.read_bytes())
+        sources.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
     for version in (numba.__version__, np.__version__, sys.version):
         sources.update(version.encode())
     return sources.hexdigest()[:16]
@@ -54,7 +54,9 @@ def _writable(folder: Path) -> Path:
         return Path(tempfile.gettempdir()) / f"kvmgym-{os.getuid() if hasattr(os, 'getuid') else 0}" / folder.name
 
 
-CACHE_DIR = _writable(_cache_root() / _digest(sorted([*_PACKAGE.glob("core/*.py"), *_PACKAGE.glob("policies/*.py")])))
+CACHE_DIR = _writable(
+    _cache_root() / _digest(sorted([*_PACKAGE.glob("core/**/*.py"), *_PACKAGE.glob("policies/**/*.py")]))
+)
 FACES_DIR = CACHE_DIR / _digest(_PACKAGE / name for name in _FACES)
 _KEPT = 4  # cache folders of other versions that stay
 _FRESH_S = 86_400  # and those that somebody may be using

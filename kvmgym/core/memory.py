@@ -4,7 +4,7 @@ In plain Python a World is a NamedTuple of numpy record arrays. Compiled, handin
 function costs seven machine words each and most of the compile time (measured: 160 s and 0.7 M events/s, against 20 s
 and more than ten times that). So a compiled World is one pointer to a table of pointers, which `carve` fills at the
 head of the state row, and `w.part[i]` is a load and an addition. There are no bounds checks either way of compiling;
-the invariants of core/check.py and the interpreted runs of the tests are what guards the indices.
+the invariants of core/check and the interpreted runs of the tests are what guards the indices.
 """
 
 from __future__ import annotations

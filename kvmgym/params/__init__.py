@@ -31,15 +31,7 @@ from kvmgym.params.program import (
 )
 from kvmgym.params.scenario import Scenario
 from kvmgym.params.vm import IPI_MODES, IPI_TRACKING, HostTask, Vm
-from kvmgym.params.workload import (
-    BarrierSpec,
-    Burst,
-    LockSpec,
-    QueueSpec,
-    Rates,
-    Role,
-    Workload,
-)
+from kvmgym.params.workload import BarrierSpec, Burst, LockSpec, QueueSpec, Rates, Role, Workload
 
 __all__ = [
     "DEBOOSTS",

@@ -5,17 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvmgym.params.dist import Dist
-from kvmgym.params.errors import (
-    MAX_NS,
-    check,
-    choice,
-    cpu_tuple,
-    flags,
-    instances,
-    integers,
-    names,
-    set_field,
-)
+from kvmgym.params.errors import MAX_NS, check, choice, cpu_tuple, flags, instances, integers, names, set_field
 from kvmgym.params.program import SPIN_KINDS, Get, Put, walk
 from kvmgym.params.workload import Workload
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvmgym.metrics import Result
+from kvmgym.measure.metrics import Result
 from kvmgym.params import (
     PLE_PRESETS,
     Barrier,

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from kvmgym.metrics import Result
+from kvmgym.measure.metrics import Result
+from kvmgym.measure.stats import Interval, paired_gain
 from kvmgym.params import Compute, Dist, Host, Kick, Lock, LockSpec, Ops, Scenario, Shootdown, Unlock
 from kvmgym.policies import POLICIES
 from kvmgym.scenarios import equal_vms as unpinned_vms
-from kvmgym.stats import Interval, paired_gain
 from kvmgym.validate.lab import MS, US, Lab, S, equal_vms, loop
 from kvmgym.validate.rows import LEVEL, Row, banded, bounded, documented
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from kvmgym.core.memory import view
-from kvmgym.metrics import Result
+from kvmgym.measure.metrics import Result
+from kvmgym.measure.simulate import advance, simulate, simulate_batch
 from kvmgym.params import (
     Branch,
     Choose,
@@ -25,11 +26,10 @@ from kvmgym.params import (
     Workload,
 )
 from kvmgym.policies import POLICIES
-from kvmgym.simulate import advance, simulate, simulate_batch
 from kvmgym.validate.conservation import SPIN_LOCKS, everything
 from kvmgym.validate.lab import MS, US, Lab
 from kvmgym.validate.rows import Row, exact
-from kvmgym.world import Blueprint
+from kvmgym.world.blueprint import Blueprint
 
 Readings = dict[str, int]
 BIG_HOST = 11  # pCPUs that everything's 6 are moved to, order kept

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from kvmgym.metrics import Result
+from kvmgym.measure.metrics import Result
+from kvmgym.measure.simulate import simulate_batch
 from kvmgym.params import Costs, Host, Phase, Ple, Repeat, Role, Scenario, Vm, Workload
 from kvmgym.params.workload import LockSpec
 from kvmgym.policies import as_policy
-from kvmgym.simulate import simulate_batch
-from kvmgym.world import Blueprint
+from kvmgym.world.blueprint import Blueprint
 
 US, MS, S = 1_000, 1_000_000, 1_000_000_000
 FOREVER = 10**9

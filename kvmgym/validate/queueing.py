@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvmgym.metrics import Result
+from kvmgym.measure.metrics import Result
 from kvmgym.params import Block, Compute, Dist, Host, Lock, LockSpec, Ops, Role, Scenario, Unlock, Vm, Workload
 from kvmgym.validate import formulas
 from kvmgym.validate.lab import MS, US, Lab, equal_vms, free_host

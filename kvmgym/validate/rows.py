@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvmgym.stats import Interval, t_quantile
+from kvmgym.measure.stats import Interval, t_quantile
 
 if TYPE_CHECKING:
     from kvmgym.validate.lab import Lab

@@ -11,9 +11,9 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from kvmgym.published import PUBLISHED
+from kvmgym.measure.published import PUBLISHED
+from kvmgym.measure.stats import Interval, interval, paired_gain
 from kvmgym.scenarios import SERIES_WORKLOADS, series
-from kvmgym.stats import Interval, interval, paired_gain
 from kvmgym.validate.lab import MS, Lab
 from kvmgym.validate.rows import Row, documented
 

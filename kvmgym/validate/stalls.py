@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kvmgym.metrics import Result
+from kvmgym.measure.metrics import Result
+from kvmgym.measure.stats import Interval
 from kvmgym.params import (
     Block,
     Compute,
@@ -25,7 +26,6 @@ from kvmgym.params import (
     Vm,
     Workload,
 )
-from kvmgym.stats import Interval
 from kvmgym.validate import formulas
 from kvmgym.validate.lab import MS, US, Lab, S, equal_vms, free_host, loop
 from kvmgym.validate.rows import Row, banded, ratio, statistical

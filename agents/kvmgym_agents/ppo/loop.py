@@ -1,0 +1,253 @@
+"""A training run: MaskablePPO on the native batch until its time, or its number of decisions, is over; evaluations and
+checkpoints between."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from sb3_contrib import MaskablePPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+
+from kvmgym.adapters.sb3 import NativeVecEnv
+from kvmgym.env.rows import one_source
+from kvmgym.measure.evaluate import evaluate
+from kvmgym.measure.simulate import simulate_batch
+from kvmgym.measure.stats import Interval, paired_gain
+from kvmgym.params import Scenario
+from kvmgym.params.errors import check, integers, numbers, texts
+from kvmgym_agents.ppo.agent import PpoAgent
+from kvmgym_agents.ppo.network import CandidateNetwork, NetworkSettings
+from kvmgym_agents.ppo.policy import CandidatePolicy, TimedBuffer
+from kvmgym_agents.ppo.storage import (
+    CHECKPOINT,
+    Settings,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+    write_settings,
+)
+
+SHOWN = ("random", "relaxed", "longest-waiting")  # policies that a run is shown beside
+FIRST_EVALUATION_SEED = 1_000_000  # `kvmgym compare` takes 0, 1, ...
+EVALUATED_NS, WARMUP_NS = 80_000_000, 20_000_000
+EVALUATIONS = "evaluations.jsonl"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run is trained; docs/training.md says what the settings mean."""
+
+    scenario: str = "dedup-small,dbench-small,vips-small"
+    minutes: float = 5.0
+    decisions: int = 0
+    seed: int = 0
+    envs: int = 128
+    steps: int = 64
+    batch: int = 2048
+    epochs: int = 4
+    learning_rate: float = 2e-3
+    entropy: float = 1e-3
+    tau_ms: float = 10.0
+    gae_lambda: float = 0.95
+    episode_ms: float = 100.0
+    hidden: int = 64
+    evaluation_seeds: int = 24
+    every_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        texts(self, "scenario")
+        integers(self, 0, 2**31 - 1, "seed", "decisions")
+        integers(self, 2, 10**5, "envs", "steps", "batch")
+        integers(self, 1, 1000, "epochs", "hidden")
+        integers(self, 2, 1000, "evaluation_seeds")
+        numbers(self, 0.0, 1.0, "learning_rate", "entropy", "gae_lambda")
+        numbers(self, 1e-3, 1e6, "minutes", "tau_ms", "episode_ms", "every_s")
+        check(self.batch <= self.envs * self.steps, "Training.batch", self.batch, "at most envs * steps")
+
+    def scenarios(self) -> list[Scenario]:
+        """The scenarios that the rows take in turn. Errors: ValueError for an unknown one, OSError for a file."""
+        found = [one_source(name.strip()) for name in self.scenario.split(",")]
+        return [scenario for scenario in found if isinstance(scenario, Scenario)]
+
+
+class Run:
+    """A training run in a folder. resume: goes on from the folder's checkpoint. Errors: ValueError, OSError."""
+
+    def __init__(self, folder: Path, training: Training, console: Console, resume: bool = False) -> None:
+        self.folder, self.training, self.console = folder, training, console
+        self.scenarios = training.scenarios()
+        self.seconds_before = 0.0
+        self.began = time.monotonic()
+        settings = NetworkSettings(hidden=training.hidden)
+        self.vec = NativeVecEnv(
+            training.envs,
+            self.scenarios,  # type: ignore[arg-type]
+            observation="matrix",
+            duration_ns=int(training.episode_ms * 1e6),
+        )
+        self.model = MaskablePPO(
+            CandidatePolicy,
+            self.vec,
+            learning_rate=self._learning_rate,
+            n_steps=training.steps,
+            batch_size=training.batch,
+            n_epochs=training.epochs,
+            gae_lambda=training.gae_lambda,
+            ent_coef=training.entropy,
+            policy_kwargs={"network": settings},
+            rollout_buffer_class=TimedBuffer,
+            rollout_buffer_kwargs={"elapsed_ns": lambda: self.vec.elapsed_ns, "tau_ns": training.tau_ms * 1e6},
+            seed=training.seed,
+            device="cpu",
+        )
+        self.network: CandidateNetwork = self.model.policy.network
+        if resume:
+            progress = load_checkpoint(folder, self.network, self.model.policy.optimizer)
+            try:
+                self.seconds_before = float(progress["seconds"])
+                self.model.num_timesteps = int(progress["steps"])
+                self.model.rollout_buffer.usual, self.model.rollout_buffer.rollouts = progress["usual"]
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{folder / CHECKPOINT}: does not say how far training had come ({error!r})") from None
+        self.baseline: dict[str, list[float]] = {}
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been trained, interruptions left out."""
+        return self.seconds_before + time.monotonic() - self.began
+
+    @property
+    def done(self) -> float:
+        """Which share of the decisions, or else of the time, has passed, 0 to 1."""
+        if self.training.decisions:
+            return min(int(self.model.num_timesteps) / self.training.decisions, 1.0)
+        return min(self.seconds / (60 * self.training.minutes), 1.0)
+
+    def _learning_rate(self, remaining: float) -> float:
+        """Falls with what is left: by SB3's count of decisions, or by the clock."""
+        left = remaining if self.training.decisions else 1 - self.done
+        return self.training.learning_rate * max(0.05, left)
+
+    def go(self) -> None:
+        """Train to the end; a checkpoint and an evaluation at the end too. KeyboardInterrupt: what has been
+        learned until then is kept."""
+        write_settings(self.folder, Settings(self.network.settings, asdict(self.training)))
+        self.model.set_logger(_logger(self.folder))
+        with self.console.status("preparing the environment (the first time after an installation about a minute) …"):
+            self.vec.reset()
+            self.vec.step(np.full(self.training.envs, self.vec.batch.worlds.max_vcpus))
+            self.vec.seed(self.training.seed + self.model.num_timesteps)  # a run that goes on meets new worlds
+        self.began = time.monotonic()
+        self._show_policies()
+        with Progress(
+            TextColumn("training"), BarColumn(), TextColumn("{task.fields[about]}"), TimeRemainingColumn(),
+            console=self.console, transient=True, disable=not self.console.is_terminal,
+        ) as progress:  # fmt: skip
+            task = progress.add_task("training", total=1.0, about="")
+            watcher = _Watcher(self, lambda about: progress.update(task, completed=self.done, about=about))
+            try:
+                left = max((self.training.decisions or 2**62) - self.model.num_timesteps, 0)
+                self.model.learn(left, callback=watcher, log_interval=5, reset_num_timesteps=False)
+            finally:
+                self.save()
+        self.show("end")
+
+    def save(self) -> None:
+        """Write the weights that act and the checkpoint."""
+        buffer = self.model.rollout_buffer
+        told = {"seconds": self.seconds, "steps": self.model.num_timesteps}
+        save_weights(self.folder, self.network, told)
+        usual = {"usual": [buffer.usual, buffer.rollouts]}
+        save_checkpoint(self.folder, self.network, self.model.policy.optimizer, {**told, **usual})
+
+    def show(self, when: str) -> None:
+        """Evaluate, print a line, and keep it in evaluations.jsonl and TensorBoard."""
+        agent = PpoAgent(self.network)
+        gains = {}
+        for scenario in self.scenarios:
+            rows = evaluate(agent, scenario, self._seeds(), EVALUATED_NS, WARMUP_NS)
+            gains[scenario.name] = self._gain([row["ops_per_s"] for row in rows], scenario)
+            self.model.logger.record(f"gain/{scenario.name}", gains[scenario.name].mean)
+        self._print(when, gains)
+        plain = {name: {"mean": gain.mean, "half_width": gain.half_width} for name, gain in gains.items()}
+        line = {"seconds": round(self.seconds, 1), "steps": self.model.num_timesteps, "gain_over_legacy": plain}
+        with open(self.folder / EVALUATIONS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _show_policies(self) -> None:
+        """What the policies of the kernel's table get on the evaluation's worlds."""
+        self.console.print(
+            f"gain over legacy in % on {self.training.evaluation_seeds} evaluation seeds of "
+            f"{EVALUATED_NS / 1e9:g} s, 95 % intervals"
+        )
+        for scenario in self.scenarios:
+            self.baseline[scenario.name] = self._ops("legacy", scenario)
+        for name in SHOWN:
+            self._print(name, {found.name: self._gain(self._ops(name, found), found) for found in self.scenarios})
+
+    def _ops(self, policy: str, scenario: Scenario) -> list[float]:
+        times = {"duration_ns": EVALUATED_NS, "warmup_ns": WARMUP_NS}
+        return [found.ops_per_s for found in simulate_batch(scenario, policy, seeds=self._seeds(), **times)]
+
+    def _seeds(self) -> Sequence[int]:
+        return range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + self.training.evaluation_seeds)
+
+    def _gain(self, ops: list[float], scenario: Scenario) -> Interval:
+        return paired_gain(ops, self.baseline[scenario.name])
+
+    def _print(self, who: str, gains: dict[str, Interval]) -> None:
+        cells = [f"{name} {100 * gain.mean:+6.1f} ± {100 * gain.half_width:.1f}" for name, gain in gains.items()]
+        self.console.print(f"{who:>16}  {'   '.join(cells)}", soft_wrap=True, highlight=False)
+
+
+class _Watcher(BaseCallback):  # type: ignore[misc]
+    """Ends the training in time; checkpoints, evaluates and tells how far it is."""
+
+    def __init__(self, run: Run, tell: Any) -> None:
+        super().__init__()
+        self.run, self.tell = run, tell
+        self.next_s = run.seconds + run.training.every_s
+        self.first = run.model.num_timesteps
+
+    def _on_step(self) -> bool:
+        return self.run.done < 1 or self.run.training.decisions > 0  # SB3 counts the decisions itself
+
+    def _on_rollout_start(self) -> None:
+        run = self.run
+        rate = (run.model.num_timesteps - self.first) / max(time.monotonic() - run.began, 1e-9)
+        lost = -run.model.rollout_buffer.usual
+        self.tell(f"{run.model.num_timesteps:,} decisions, {rate:,.0f}/s, {100 * lost:.1f} % of the CPU time lost")
+        if run.seconds >= self.next_s and run.done < 1:
+            run.save()
+            run.show(f"after {run.seconds:.0f} s")
+            self.next_s = run.seconds + run.training.every_s
+
+
+def _logger(folder: Path) -> Logger:
+    """Logs for TensorBoard where it is installed, else none."""
+    try:
+        return Logger(str(folder), [TensorBoardOutputFormat(str(folder / "tensorboard"))])
+    except (ImportError, AssertionError):  # SB3 asserts that it is there
+        return Logger(None, [])
+
+
+def prepare_torch(threads: int, seed: int) -> None:
+    """Threads and seeds of torch and NumPy, which SB3 draws from."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to go on from."""
+    return (folder / CHECKPOINT).is_file()

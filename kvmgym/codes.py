@@ -1,0 +1,1 @@
+"""Switches: each word and its number, declared once."""

@@ -1,0 +1,94 @@
+"""Every invariant of a world, for tests and a debug mode: `violation` at any time, `advance_checked` after each step.
+
+Nothing here writes to a world. The checks restate from scratch what the rest of core/ keeps incrementally (counts,
+lists, leaves, sums), so they are slow on large hosts. They hold between any two steps of the engine: while a pCPU is
+listed to reschedule, or a spin exit awaits its answer, what that step will settle is not looked at.
+"""
+
+from __future__ import annotations
+
+from kvmgym.core import engine
+from kvmgym.core.check import guest, host, tasks
+from kvmgym.core.check.violations import OVERHEAD_SUM, READY_SUM, TIME_BACK, at
+from kvmgym.core.jit import jit
+from kvmgym.core.layout import GOING_ON, NO, READY
+from kvmgym.core.memory import carve
+
+
+@jit
+def violation(w):
+    """The first invariant that world `w` breaks: 0, or code + 1000 * index (violations.describe)."""
+    found = host.clock(w)
+    if found == 0:
+        found = host.pcpu_lists(w)
+    for p in range(w.par[0].pcpus):
+        if found == 0:
+            found = host.pcpu(w, p)
+    if found == 0:
+        found = host.run_queues(w)
+    for v in range(w.par[0].vcpus):
+        if found == 0:
+            found = host.placement(w, v)
+        if found == 0:
+            found = guest.vcpu(w, v)
+        if found == 0:
+            found = tasks.run_queue(w, v)
+    for k in range(w.par[0].locks):
+        if found == 0:
+            found = guest.lock(w, k)
+    for k in range(w.par[0].gates):
+        if found == 0:
+            found = guest.gate(w, k)
+        if found == 0:
+            found = tasks.gate(w, k)
+    for t in range(w.par[0].tasks):
+        if found == 0:
+            found = tasks.timer(w, t)
+    for g in range(w.par[0].vms):
+        if found == 0:
+            found = guest.vm(w, g)
+    return _sums(w) if found == 0 else found
+
+
+@jit
+def _sums(w):
+    """Overhead and waiting are the same whether summed over pCPUs or over vCPUs."""
+    now = w.host[0].now_ns
+    overhead = 0
+    ready = 0
+    for p in range(w.par[0].pcpus):
+        pcpu = w.pcpu[p]
+        overhead += pcpu.overhead_ns
+        ready += pcpu.ready_integral_ns + pcpu.nr_ready * (now - pcpu.ready_since_ns)
+    for v in range(w.par[0].vcpus):
+        vcpu = w.vcpu[v]
+        overhead -= vcpu.overhead_ns
+        ready -= vcpu.ready_ns + (now - vcpu.state_since_ns if vcpu.state == READY else 0)
+    if overhead != 0:
+        return at(OVERHEAD_SUM, 0)
+    return 0 if ready == 0 else at(READY_SUM, 0)
+
+
+@jit
+def advance_checked(w, until_ns, policy):
+    """engine.advance to `until_ns` with `violation` after each step. Returns (status, violation): with a violation the
+    status is GOING_ON and host.now_ns the time when it was found."""
+    status = GOING_ON
+    found = violation(w)
+    while found == 0 and status == GOING_ON:
+        before_ns = w.host[0].now_ns
+        status = engine.step(w, until_ns, policy, NO)
+        found = violation(w) if w.host[0].now_ns >= before_ns else at(TIME_BACK, 0)
+    return status, found
+
+
+@jit
+def violation_row(state, static):
+    """`violation` for one row of bytes."""
+    return violation(carve(state, static))
+
+
+@jit
+def advance_checked_row(state, static, until_ns, policy):
+    """`advance_checked` for one row of bytes."""
+    return advance_checked(carve(state, static), until_ns, policy)

@@ -1,0 +1,86 @@
+"""The scheduler half of the 2025-26 series: what makes a directed yield take effect where EEVDF would pass it over.
+
+v1 and v2 push the YIELDER back: at the level where the two chains of entities meet, its vruntime grows by a penalty, so
+that the target comes first. v3 credits the TARGET: where it is not eligible it is moved to a small positive lag, if the
+two share a pCPU. Source: the series' cover letters and patches, November 2025 to June 2026. Assumed: the size of v3's
+credit, which was not public: `lag_credit_scale` slices for each other queued entity. A pair is remembered when the
+debooster acts, so that between the limiter (6 ms) and the reverse pair (0.6 ms) the latter never decides.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kvmgym.core.host import eevdf
+from kvmgym.core.jit import jit
+from kvmgym.core.layout import DEBOOST_V1, NONE
+
+INTERVAL_NS = 6_000_000  # at most one act a run queue within this time
+REVERSE_NS = 600_000  # a yield back within this time is debounced
+
+
+@jit
+def cap_x2(nr):
+    """The largest penalty with `nr` queued entities, in half grans."""
+    if nr <= 2:
+        return 12
+    if nr == 3:
+        return 8
+    if nr <= 6:
+        return 5
+    if nr <= 8:
+        return 4
+    return 3 if nr <= 12 else 2
+
+
+@jit
+def penalty(gran, need, nr, reversed_pair):
+    """The virtual time that the yielder is pushed back by [ns at weight 1024]: gran + 1.1 need; right after the reverse
+    yield only what is needed; within [gran, cap]."""
+    pushed = gran + need + need // 10
+    if reversed_pair:
+        pushed = min(pushed, max(need, gran))
+    return min(max(pushed, gran), cap_x2(nr) * gran // 2)
+
+
+@jit
+def push_back(w, me, target, now):
+    """v1 and v2: penalise the running yielder `me` in favour of `target` on the same pCPU, before the forfeit. The
+    limiter comes first, so that yields to other pCPUs use it up too; v1's starts anew at every yield."""
+    pcpu, unit = w.pcpu[w.vcpu[me].pcpu], w.par[0].unit_ns
+    limited = now - pcpu.deboosted_ns <= INTERVAL_NS * unit
+    if not limited or w.par[0].deboost == DEBOOST_V1:
+        pcpu.deboosted_ns = now
+    if limited or w.vcpu[target].pcpu != w.vcpu[me].pcpu or w.se[me].on_rq == 0 or w.se[target].on_rq == 0:
+        return
+    se = w.se[me]  # two vCPUs of a VM on one pCPU share a queue: their chains meet at the leaves
+    if w.rq[se.rq].nr <= 1:
+        return
+    gran = eevdf.fair(w.par[0].slice_ns, se.weight)
+    need = max(w.se[target].vruntime_ns - se.vruntime_ns, 0)
+    reverse = pcpu.pair_from == target and pcpu.pair_to == me and now - pcpu.pair_ns <= REVERSE_NS * unit
+    eevdf.advance_vruntime(w, me, penalty(gran, need, w.rq[se.rq].nr, reverse))
+    se.deadline_ns = se.vruntime_ns + eevdf.fair(w.ent[me].slice_ns, se.weight)
+    pcpu.pair_ns = now
+    pcpu.pair_from = me
+    pcpu.pair_to = target
+
+
+@jit
+def credit(w, me, target, now):
+    """v3: give the target a positive lag wherever it has none, and end the yielder's slice protection."""
+    k = target
+    while k != NONE:
+        if not eevdf.eligible(w, k):
+            others = w.rq[w.se[k].rq].nr - 1
+            span = eevdf.fair(w.ent[k].slice_ns, w.se[k].weight)
+            eevdf.move_to_lag(w, k, (span * others * w.par[0].lag_credit_q16) >> 16)
+        k = eevdf.parent(w, k)
+    pcpu = w.pcpu[w.vcpu[me].pcpu]
+    if now - pcpu.deboosted_ns <= INTERVAL_NS * w.par[0].unit_ns:
+        return
+    pcpu.deboosted_ns = now
+    k = np.int64(me)
+    while k != NONE:
+        w.se[k].vprot_ns = w.se[k].vruntime_ns
+        k = eevdf.parent(w, k)

@@ -1,0 +1,234 @@
+"""Steps of many worlds, compiled: answer the open spin exit of each row, run to its next decision, write what it sees.
+
+The one place where observation, reward and the engine meet; kvmgym.env.vector puts Gymnasium on it. A decision is an
+attempt of a controlled VM's spin exit that has a possible target. Exits of other VMs are answered by a compiled policy,
+exits without a possible target by "no yield"; both are passed over here. Arrays are few because each costs time at the
+call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from kvmgym.core import engine, shown
+from kvmgym.core.jit import disabled, face_jit
+from kvmgym.core.layout import AT_DECISION, NO, NONE, YES
+from kvmgym.core.memory import carve, span
+from kvmgym.env import observation, prefetch, reward
+from kvmgym.policies import SIGNATURE
+
+# Columns of a row's whole numbers, int64 [E, COLUMNS + 2 * (reward.SUMS + VMs)]: set by the environment (STATIC: the
+# row of `statics` that has its scenario's tables) ...
+UNTIL_NS, CONTROLLED, SHOW_ALL, KEEP_ASKING, PRIVILEGED, STATIC = range(6)
+# ... and told by a step: status (AT_*), the decision, the result of the last attempt (1, 0, -1; -2: none), time passed
+AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, COLUMNS = range(6, 16)
+NO_ATTEMPT = -2
+
+_PLAIN: dict[int, Any] = {}  # policies by address when nothing is compiled
+
+
+def address_of(policy: Any) -> int:
+    """Where a policy's machine code is. Handing out the number is quicker than the function: numba looks at each
+    argument of a call from Python, and at a function for 15 µs."""
+    function = policy.engine_function
+    if disabled():
+        _PLAIN[id(function)] = function
+        return id(function)
+    return int(function.__wrapper_address__())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _function_at_compiled(typing_context: Any, address: Any) -> Any:
+    """The first-class function at an address of `address_of`."""
+    kind = types.FunctionType(SIGNATURE)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = cgutils.create_struct_proxy(kind)(context, builder)
+        function.c_addr = builder.inttoptr(args[0], cgutils.voidptr_t)
+        function.py_addr = cgutils.get_null_value(cgutils.voidptr_t)
+        function.jit_addr = cgutils.get_null_value(cgutils.voidptr_t)
+        return function._getvalue()
+
+    return kind(types.int64), generate
+
+
+_function_at: Any = _PLAIN.__getitem__ if disabled() else _function_at_compiled
+
+
+@face_jit
+def _is_decision(w, row, mask):
+    """True when the open attempt is for the agent; the mask is written."""
+    if observation.write_mask(w, mask) > 0 or row[SHOW_ALL]:
+        return True
+    if row[KEEP_ASKING] == 0:
+        return False
+    vm = w.vm[w.ask[0].vm]  # a kernel policy judges for itself whether it is done
+    for v in range(vm.first, vm.first + vm.vcpus):
+        if w.vcpu[v].ready and v != vm.first + w.ask[0].me:
+            return True
+    return False
+
+
+@face_jit
+def _run_to_decision(w, row, others, mask):
+    """Run one world to its next decision: AT_DECISION, AT_TIME or AT_DEADLOCK."""
+    while True:
+        status = engine.advance(w, row[UNTIL_NS], others, YES)
+        if status != AT_DECISION:
+            mask[:] = False
+            mask[mask.size - 1] = True
+            return status
+        ask = w.ask[0]
+        if (row[CONTROLLED] >> ask.vm) & 1 == 0:
+            vm = w.vm[ask.vm]
+            engine.answer(w, others(vm, span(w.vcpu, vm.first, vm.vcpus), ask.me, ask))
+            continue
+        prefetch.seen(w)
+        if _is_decision(w, row, mask):
+            prefetch.queued(w)
+            return status
+        engine.answer(w, NONE)
+
+
+@face_jit
+def _tell(w, status, row, out):
+    """What the agent is told about the decision, or about the end."""
+    ask, now = w.ask[0], w.host[0].now_ns
+    row[AT] = status
+    row[ELAPSED_NS] = now - row[NOW_NS]
+    row[NOW_NS] = now
+    ops = 0
+    for g in range(w.par[0].vms):
+        ops += 0 if w.vm[g].is_task else w.vm[g].ops
+    row[OPS] = ops
+    if status == AT_DECISION:
+        row[VM] = ask.vm
+        row[ME] = ask.me
+        row[ATTEMPT] = ask.attempt
+        row[SERIAL] = ask.serial
+        observation.write(w, out, row[PRIVILEGED])
+    else:
+        row[VM] = NONE
+        row[ME] = NONE
+        row[ATTEMPT] = 0
+        out[:] = 0
+
+
+@face_jit
+def begin_row(state, static, row, others, mask, out):
+    """Run a booted world to its first decision. others: the address of the policy of VMs that are not controlled."""
+    w = carve(state, static)
+    row[NOW_NS] = w.host[0].now_ns
+    row[RESULT] = NO_ATTEMPT
+    status = _run_to_decision(w, row, _function_at(others), mask)
+    reward.read_sums(w, row[COLUMNS:])
+    _tell(w, status, row, out)
+
+
+@face_jit
+def _prefetch(w, which, n, states, statics, actions, rows):
+    """Ask for what the rows after which[n], whose world is `w`, will read: the nearer its turn, the more is known."""
+    for ahead in range(1, min(4, which.size - n)):
+        e = which[n + ahead]
+        row = rows[e]
+        if row[AT] != AT_DECISION:
+            continue
+        if ahead == 3:
+            shift = (e - which[n]) * states.shape[1]
+            prefetch.head(w, shift)
+            if row[STATIC] == rows[which[n], STATIC]:
+                prefetch.early(w, row[VM], shift)
+            continue
+        other = carve(states[e], statics[row[STATIC]])
+        if ahead == 2:
+            prefetch.late(other, row[VM], row[ME], actions[e])
+        else:
+            prefetch.begin(other, row[VM], row[ME], actions[e])
+
+
+@face_jit
+def step_rows(which, states, statics, actions, others, weights, masks, outs, rows, gains):
+    """Answer and run on the rows listed in `which`, int64 [N]; returns how many are at their end.
+
+    states: uint8 [E, bytes], statics: uint8 [S, bytes]. actions: int64 [E], the VM's vCPU count or more for "no yield".
+    weights: float64 [K]. Written: masks bool [E, V + 1], outs float32 [E, numbers], rows int64 (see above), gains
+    float64 [E, 1 + K]: the reward and its weighted terms. Rows are independent: threads may share the arrays with lists
+    of their own."""
+    ended = 0
+    policy = _function_at(others)
+    for n in range(which.size):
+        e = which[n]
+        row = rows[e]
+        w = carve(states[e], statics[row[STATIC]])
+        ask = w.ask[0]
+        target = actions[e]
+        if target < 0 or target >= w.vm[ask.vm].vcpus or not (masks[e, target] or row[KEEP_ASKING]):
+            target = NONE
+        engine.answer(w, target)
+        row[RESULT] = ask.last_result if ask.attempt > row[ATTEMPT] else NO_ATTEMPT
+        status = _run_to_decision(w, row, policy, masks[e])
+        if states.size > prefetch.CACHED:  # while what the observation reads is on its way
+            _prefetch(w, which, n, states, statics, actions, rows)
+        sums = reward.SUMS + w.par[0].vms
+        before, after = row[COLUMNS : COLUMNS + sums], row[COLUMNS + sums : COLUMNS + 2 * sums]
+        reward.read_sums(w, after)
+        gain = gains[e]
+        reward.write_terms(w, before, after, gain[1:])
+        total = 0.0
+        for k in range(weights.size):
+            gain[1 + k] *= weights[k]
+            total += gain[1 + k]
+        gain[0] = total
+        before[:] = after
+        _tell(w, status, row, outs[e])
+        ended += 1 if status != AT_DECISION else 0
+    return ended
+
+
+@face_jit
+def step_often(which, states, statics, actions, others, weights, masks, outs, rows, gains, times):
+    """`step_rows` with the same actions over and over: what a step costs without a call from Python, for benchmarks."""
+    for _ in range(times):
+        step_rows(which, states, statics, actions, others, weights, masks, outs, rows, gains)
+
+
+@face_jit
+def ask_rows(which, states, statics, rows, address, shows, weights, actions, none):
+    """What a compiled policy answers in the open exit of each listed row; `none` stands for "no yield". As in the
+    engine the policy may write to its `ask` record and to dy_eligible."""
+    policy = _function_at(address)
+    kept = np.zeros(weights.size)
+    for n in range(which.size):
+        e = which[n]
+        w = carve(states[e], statics[rows[e, STATIC]])
+        ask = w.ask[0]
+        if ask.open == 0:
+            actions[e] = none
+            continue
+        if shows:
+            before = w.host[0].shows
+            w.host[0].shows = shows
+            shown.show(w)
+            w.host[0].shows = before
+        for i in range(weights.size):  # the weights of the other VMs' policy come back below
+            kept[i] = ask.weights[i]
+            ask.weights[i] = weights[i]
+        vm = w.vm[ask.vm]
+        target = policy(vm, span(w.vcpu, vm.first, vm.vcpus), ask.me, ask)
+        actions[e] = none if target < 0 or target >= vm.vcpus else target
+        for i in range(weights.size):
+            ask.weights[i] = kept[i]
+
+
+@face_jit
+def rollout_rows(which, states, statics, rows, span_ns, address):
+    """What the environment is measured against: the engine alone, with a compiled policy, for `span_ns` in each row."""
+    policy = _function_at(address)
+    for n in range(which.size):
+        e = which[n]
+        w = carve(states[e], statics[rows[e, STATIC]])
+        engine.advance(w, w.host[0].now_ns + span_ns, policy, NO)

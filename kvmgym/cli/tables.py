@@ -32,6 +32,9 @@ def tables(found: Sequence[Cell], baseline: str, policies: Entrants, width: int,
     title = f"gain in guest operations/s over {baseline} in %, with 95 % intervals paired by seed"
     if any(cell.mixed for cell in found):
         title += "\n(where VMs run different programs: geometric mean of each VM's own gain)"
+    left_out = dict.fromkeys(f"{cell.scenario} {name}" for cell in found for name in cell.host.left_out)
+    if left_out:
+        title += f"\n(left out, as without progress in either run: {', '.join(left_out)})"
     ordered, few = grouped(policies), len(policies) <= MANY
     gains = (
         [_by_scenario(title, places, baseline, ordered)] if few else _by_policy(title, places, baseline, ordered, width)

@@ -174,7 +174,8 @@ def host_gain(rows: Sequence[Row], baseline: Sequence[Row], level: float = 0.95)
     for why in (STILL, BASELINE_STILL):
         named = [vm.vm for vm in vms if vm.why == why]
         if named:
-            return HostGain(None, f"{', '.join(named)} {why}", vms)
+            several = f"{named[0]} and {len(named) - 1} more {why.replace('stands', 'stand')}"
+            return HostGain(None, several if len(named) > 1 else f"{named[0]} {why}", vms)
     means = [logs for logs in map(_mean_log, mine, base) if logs is not None]
     return HostGain(log_gain(means, level), "", vms) if means else HostGain(None, f"every VM {IDLE}", vms)
 

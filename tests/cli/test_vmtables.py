@@ -61,6 +61,14 @@ def test_a_row_a_policy() -> None:
     assert " ".join(none) == "none +0.0 ± 0.0 -50.0 ± 0.0 +100.0 ± 0.0 a -50.0 % 0.750"
 
 
+def test_who_is_left_out_is_named_above_the_gains() -> None:
+    made = found(("none", 50.0, 0.0), ("legacy", 100.0, 0.0))
+    assert made["none"].gain and made["none"].gain.mean == -0.5
+    shown = lines(tables(list(made.values()), "legacy", [POLICY["none"], POLICY["legacy"]], 100))
+    words = " ".join(word for line in shown for word in line)
+    assert "left out, as without progress in either run: host b" in words
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_what_is_too_wide_goes_on_below(width: int) -> None:
     made = found(*((name, 50.0, 20.0) for name in POLICIES if name != "legacy"))

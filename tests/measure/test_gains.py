@@ -102,6 +102,8 @@ def test_a_vm_that_stands_still_under_the_policy_alone_is_shown_as_that() -> Non
     assert cell.host.worst == b and cell.host.worst_text == "b stands still" and cell.host.left_out == ()
     plain = json.loads(json.dumps(cell.to_dict(), allow_nan=False))
     assert plain["gain"] is None and plain["why"] == "b stands still"
+    both = gained([(10.0, 10.0, 10.0)], [(0.0, 5.0, 0.0)])
+    assert both.text == "a and 1 more stand still" and both.host.worst_text == "a stands still"
     assert plain["worst_vm"] == {"vm": "b", "gain": None, "why": "stands still"}
     assert [vm["why"] for vm in plain["vms"]] == ["", "stands still"] and plain["vms"][1]["gain"] is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import math
@@ -90,6 +91,23 @@ def write_output(name: str, content: str | bytes) -> None:
         write_atomically(Path(name), content)
 
 
+def check_output(name: str) -> None:
+    """Find out before the work whether `write_output` has a chance. Errors: OSError with the name."""
+    if name == STDOUT:
+        return
+    path = Path(name)
+    with _named(name):
+        found = _stat(path)
+        nearest = path if found else next(folder for folder in path.absolute().parents if folder.exists())
+        if nearest.is_dir() == bool(found):
+            number = errno.EISDIR if found else errno.ENOTDIR
+        elif not os.access(nearest, os.W_OK):
+            number = errno.EACCES
+        else:
+            return
+        raise OSError(number, os.strerror(number))
+
+
 def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write a file, text as UTF-8, so that it is either the old one or the whole new one.
 
@@ -101,9 +119,8 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     with _named(path):
         found = _stat(path)
         descriptor = _own_descriptor(path)
-        if descriptor == 1:
-            _write_stdout(_bytes(content))
-        elif descriptor is not None:
+        if descriptor is not None:
+            _flush()
             _write_all(descriptor, _bytes(content))
         elif found is not None and not stat.S_ISREG(found.st_mode):
             with open(path, "wb", buffering=0) as file:
@@ -146,11 +163,24 @@ def _own_descriptor(path: Path) -> int | None:
     return None
 
 
+def _flush() -> None:
+    """Let out what was printed before."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
 def _write_stdout(content: bytes) -> None:
-    """After what was printed before."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
+    stream: Any = sys.stdout
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    stream.flush()
+    buffer = getattr(stream, "buffer", None)
+    if buffer is None:  # a stream of text that somebody has put there
+        stream.write(content.decode())
+    else:
+        buffer.write(content)
+    stream.flush()
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
@@ -161,7 +191,7 @@ def _write_all(descriptor: int, content: bytes) -> None:
 def _replace(path: Path, content: bytes, found: os.stat_result | None) -> None:
     """Put a regular file in the place of `found`, the one that is there."""
     if found is not None and not os.access(path, os.W_OK):
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:

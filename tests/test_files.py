@@ -1,5 +1,6 @@
 """Files that the product writes: nothing half written, nothing replaced that is no file, everything read back."""
 
+import io
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,7 +22,16 @@ from kvmgym.bench import env as bench_env
 from kvmgym.bench.figures import Figure
 from kvmgym.cli import list as lists
 from kvmgym.cli.main import main
-from kvmgym.files import append_line, from_json, is_stdout, read_json, to_json, write_atomically, write_output
+from kvmgym.files import (
+    append_line,
+    check_output,
+    from_json,
+    is_stdout,
+    read_json,
+    to_json,
+    write_atomically,
+    write_output,
+)
 from kvmgym.measure.provenance import PACKAGE
 from kvmgym.measure.store import Store
 from kvmgym.params import Scenario
@@ -139,6 +150,26 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, name: str, why: str) ->
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("name, why", [("", "Is a dir"), ("file/below/it", "Not a dir"), ("dir", "Is a dir")])
+def test_an_impossible_file_is_said_before_any_work(
+    name: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dir").mkdir()
+    path = tmp_path / name
+    assert main(["compare", *QUICK, "--out", str(tmp_path / "out"), "--json", str(path)]) == 1
+    assert main(["validate", "V4", "--quick", "--markdown", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and all(line.split(": ", 1)[1] == f"{path}: {why}ectory" for line in err.splitlines())
+    assert not (tmp_path / "out").exists() and err.count("\n") == 2
+
+
+def test_a_new_file_in_new_folders_has_a_chance(tmp_path: Path) -> None:
+    for name in (tmp_path / "file", tmp_path / "new" / "folder" / "file", "/dev/stdout", "-"):
+        check_output(str(name))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_link_in_a_circle_is_named(tmp_path: Path) -> None:
     (tmp_path / "one").symlink_to(tmp_path / "other")
     (tmp_path / "other").symlink_to(tmp_path / "one")
@@ -182,6 +213,15 @@ def test_standard_output_that_goes_to_a_file_is_not_replaced(tmp_path: Path) -> 
 def test_markdown_and_json_cannot_both_have_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "V4", "--json", "-", "--markdown", "-"]) == 2
     assert "--markdown = '-': must be a file when --json is standard output" in capsys.readouterr().err
+
+
+def test_standard_output_may_be_any_stream_or_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with redirect_stdout(io.StringIO()) as stream:
+        write_output("-", "text \u00e9")
+    assert stream.getvalue() == "text \u00e9"
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(OSError, match="Bad file descriptor.*standard output"):
+        write_output("-", "text")
 
 
 def test_names_of_standard_output(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
@@ -66,9 +68,11 @@ def learned(path: str | Path) -> Learned:
 
 
 def digest_of(folder: Path) -> str:
-    """A hash of what decides an agent's actions: the code that acts, its settings and its weights."""
+    """A hash of what decides an agent's actions: the code that acts, torch under it, its settings and its weights."""
     found = hashlib.sha256()
     found.update(sources_digest(Path(__file__).parent).encode())
+    if find_spec("torch"):
+        found.update(version("torch").encode())
     for name in (SETTINGS, WEIGHTS):
         content = (folder / name).read_bytes() if (folder / name).is_file() else b""
         found.update(f"{name}:{len(content)};".encode() + content)

@@ -13,7 +13,7 @@ from rich.console import Console
 from kvmgym import __version__
 from kvmgym.cli.compare import add_compare
 from kvmgym.cli.list import add_list
-from kvmgym.files import is_stdout, to_json, write_output
+from kvmgym.files import STDOUT, check_output, is_stdout, to_json, write_output
 from kvmgym.params.errors import check
 from kvmgym.world.deadlock import DeadlockError
 
@@ -50,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _console(options: argparse.Namespace) -> Console:
     """Where tables and progress go: standard output, unless an option has it for its file. ValueError for two that
-    do."""
+    do, OSError for a file that cannot be written."""
     wanted = [name for name in ("json", "markdown") if is_stdout(getattr(options, name, None) or "")]
+    for name in ("json", "markdown"):
+        check_output(getattr(options, name, None) or STDOUT)
     check(len(wanted) < 2, "--markdown", getattr(options, "markdown", None), "a file when --json is standard output")
     stream = sys.stderr if wanted else sys.stdout
     return Console(file=stream) if stream.isatty() else Console(file=stream, width=100)

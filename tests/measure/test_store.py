@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -102,6 +103,22 @@ def test_a_full_disk_is_said_and_loses_no_result(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "fsync", full)
     assert len(run_all(runs(), found, threads=1)) == 6
     assert found.problem is not None and "No space left on device" in found.problem
+
+
+def test_a_disk_that_fills_up_tears_no_row(tmp_path: Path) -> None:
+    """The limit of a file's size stands for the disk: the write is cut, then refused."""
+    rows = run_all(runs(seeds=1), opened(tmp_path), threads=1)
+    path, before = tmp_path / "runs.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    kept, found = path.read_bytes(), opened(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) + 100, before[1]))
+    try:
+        assert len(run_all(runs(), found, threads=1)) == 6
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert found.problem == f"{path}: File too large" and path.read_bytes() == kept
+    assert run_all(runs(), opened(tmp_path), threads=1)[:2] == rows
+    again = opened(tmp_path)
+    assert len(again.found) == 6 and not again.bad
 
 
 def test_the_key_changes_with_everything_that_decides_a_result() -> None:
@@ -423,6 +440,30 @@ def test_a_run_that_another_process_has_is_waited_for(tmp_path: Path, monkeypatc
     monkeypatch.setattr(store, "summarise", lambda run: pytest.fail("ran it here"))
     assert run_all([run], opened(tmp_path), threads=1) == [{"schema": SCHEMA, "key": run.key, **row}]
     assert len(slept) == 3
+
+
+def test_an_agents_batch_leaves_out_what_another_process_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seeds here, one there: it is waited for, and its row is read."""
+    made: list[list[int]] = []
+
+    def evaluate(scenario: Any, seeds: Any, *times: int, tell: Callable[[float], None]) -> list[dict[str, Any]]:
+        made.append(list(seeds))
+        tell(0.5)
+        tell(1.0)
+        return [{**row, "policy": "mine", "seed": seed} for seed in seeds]
+
+    agent = Learned("mine", "0123", evaluate)
+    row = store.summarise(Run(SMALL, as_policy("none"), 0, *TIMES))
+    wanted = [Run(SMALL, agent, seed, *TIMES) for seed in range(3)]
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / wanted[1].key).write_text('{"host": "elsewhere", "pid": 1, "started": ""}')
+    other = {**row, "policy": "mine", "seed": 1, "ops_per_s": 7.0}
+    sleep = SimpleNamespace(sleep=lambda seconds: opened(tmp_path).add(wanted[1].key, other))
+    monkeypatch.setattr(store, "time", sleep)
+    told: list[float] = []
+    found = run_all(wanted, opened(tmp_path), 1, told.append)
+    assert made == [[0, 2]] and [row["seed"] for row in found] == [0, 1, 2] and found[1]["ops_per_s"] == 7.0
+    assert told == sorted(told) and told[-1] == 3
 
 
 def test_claims_expire_unless_they_are_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

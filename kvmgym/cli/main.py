@@ -13,8 +13,8 @@ from rich.console import Console
 from kvmgym import __version__
 from kvmgym.cli.compare import add_compare
 from kvmgym.cli.list import add_list
-from kvmgym.files import STDOUT, check_output, is_stdout, to_json, write_output
-from kvmgym.params.errors import check
+from kvmgym.cli.outputs import takes_stdout, write_result
+from kvmgym.files import write_output
 from kvmgym.world.deadlock import DeadlockError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -26,13 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        console = _console(options)
+        stream = sys.stderr if takes_stdout(options) else sys.stdout
+        console = Console(file=stream) if stream.isatty() else Console(file=stream, width=100)
         data = options.run(options, console)
         status = int(data.pop("exit_status", 0))
-        if options.json:
-            write_output(options.json, to_json(data, indent=1) + "\n")
-            if not is_stdout(options.json):
-                console.print(f"wrote {options.json}")
+        write_result(options, data, console)
         return status
     except ValueError as error:
         print(f"kvmgym {options.command}: {error}", file=sys.stderr)
@@ -46,17 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"kvmgym {options.command}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-
-
-def _console(options: argparse.Namespace) -> Console:
-    """Where tables and progress go: standard output, unless an option has it for its file. ValueError for two that
-    do, OSError for a file that cannot be written."""
-    wanted = [name for name in ("json", "markdown") if is_stdout(getattr(options, name, None) or "")]
-    for name in ("json", "markdown"):
-        check_output(getattr(options, name, None) or STDOUT)
-    check(len(wanted) < 2, "--markdown", getattr(options, "markdown", None), "a file when --json is standard output")
-    stream = sys.stderr if wanted else sys.stdout
-    return Console(file=stream) if stream.isatty() else Console(file=stream, width=100)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -52,12 +52,20 @@ class Run:
             return _key(agents_digest(), self.scenario.to_toml(), policy.name, policy.digest, *times)
         shown = policy.privileged, policy.needs_lag, policy.weights
         prepared = policy.prepare(self.scenario).to_toml()
-        return _key(policies_digest(), prepared, policy.name, digest(policy.function), shown, *times)
+        return _key(policies_digest(), prepared, policy.name, _function(policy.function), shown, *times)
 
     def gave(self, row: Row) -> bool:
         """Whether a row is of this run by what it says of itself."""
         named = row["scenario"], row["policy"], row["seed"]
         return named == (self.scenario.name, self.policy.name, self.seed)
+
+
+def _function(function: Any) -> str:
+    """What stands for a policy's function in a key: the name of one of this package, whose sources are in the key; of
+    any other a digest of all that it uses, as it is now."""
+    plain = getattr(function, "py_func", function)
+    own = plain.__module__.split(".")[0] == __name__.split(".")[0] and "<locals>" not in plain.__qualname__
+    return f"{plain.__module__}.{plain.__qualname__}" if own else digest(function)
 
 
 def _key(*parts: object) -> str:

@@ -238,6 +238,30 @@ def test_the_key_changes_with_the_version_of_numpy(monkeypatch: pytest.MonkeyPat
     assert before[0] != after[0] and before[1] != after[1]
 
 
+def test_the_key_changes_with_what_a_users_function_uses() -> None:
+    """A global, a helper, a helper's helper, a closure, a default, a constant, a name."""
+    source = """
+LIMIT = {limit}
+def deep(me):
+    return me + {deep}
+def helper(me):
+    return deep(me) * LIMIT
+def make(cell):
+    def mine(vm, vcpus, me, ask, extra={extra}):
+        return helper(me) % {constant} + cell - extra + len([one for one in range({inner})])
+    return mine
+"""
+    base = {"limit": 1, "deep": 1, "extra": 1, "constant": 5, "cell": 1, "inner": 3}
+
+    def key_of(**changes: int) -> str:
+        values, names = {**base, **changes}, {"__name__": "mine"}
+        exec(source.format(**values), names)
+        return Run(SMALL, as_policy(names["make"](values["cell"])), 0, *TIMES).key  # type: ignore[operator]
+
+    assert key_of() == key_of()
+    assert len({key_of(**{name: 7}) for name in base} | {key_of()}) == 1 + len(base)
+
+
 PINNED = """
 import sys
 from kvmgym.measure.store import Run

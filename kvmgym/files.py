@@ -11,6 +11,7 @@ import re
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+LOCK_WAIT_S = 10.0  # for a file's lock
 STDOUT = "-"  # as the name of a file to write: standard output
 
 
@@ -246,17 +248,28 @@ def lines_of(file: IO[bytes], longest: int) -> Iterator[tuple[bytes, bool]]:
 
 @contextmanager
 def locked(descriptor: int, shared: bool = False) -> Iterator[None]:
-    """Holds the lock of an open file, which ends with the process at the latest; on a file system without locks it does
-    nothing."""
-    if fcntl is None:
-        yield
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-    except OSError:
+    """Holds the lock of an open file, which ends with the process at the latest. On a file system without locks, and
+    when somebody who stands still has had it for LOCK_WAIT_S, it goes on without: the lock keeps order, no more."""
+    if not _lock(descriptor, shared):
         yield
         return
     try:
         yield
     finally:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _lock(descriptor: int, shared: bool) -> bool:
+    if fcntl is None:
+        return False
+    given_up = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= given_up:
+                return False
+            time.sleep(0.005)
+        except OSError:
+            return False

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from kvmgym import files
 from kvmgym.bench import engine as bench
 from kvmgym.bench import env as bench_env
 from kvmgym.bench.figures import Figure
@@ -27,6 +28,7 @@ from kvmgym.files import (
     check_output,
     from_json,
     is_stdout,
+    locked,
     read_json,
     to_json,
     write_atomically,
@@ -260,6 +262,26 @@ def test_a_torn_line_stays_a_line_of_its_own(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n{"a"')
     append_line(path, '{"a": 2}')
     assert path.read_text() == '{"a": 1}\n{"a"\n{"a": 2}\n'
+
+
+def test_a_lock_is_waited_for_and_no_lock_stops_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, added = tmp_path / "lines", threading.Event()
+    path.touch()
+
+    def add() -> None:
+        append_line(path, "line")
+        added.set()
+
+    with open(path, "rb") as file, locked(file.fileno()):
+        other = threading.Thread(target=add)
+        other.start()
+        assert not added.wait(0.1) and path.read_bytes() == b""
+    other.join()
+    assert path.read_text() == "line\n"
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 0.0)
+    with open(path, "rb") as file, locked(file.fileno()):
+        append_line(path, "more")
+    assert path.read_text() == "line\nmore\n"
 
 
 # --- everything is read back ----------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""A process that runs twelve short runs in a folder: python storing.py FOLDER [halt]. It appends the seed of each run
-to FOLDER/PID.ran as the run begins. With "halt" it stands still in the third run, for somebody to kill it."""
+"""Short runs and stores for tests, and a process that runs twelve in a folder: python storing.py FOLDER [halt]. It
+appends each run to FOLDER/PID.ran as it begins. With "halt" it stands still in the third, for somebody to kill it."""
 
 import os
 import sys
@@ -10,13 +10,24 @@ from kvmgym.measure import store
 from kvmgym.policies import as_policy
 from kvmgym.scenarios import BY_NAME
 
-TIMES = (5_000_000, 1_000_000)
+SMALL, TIMES = BY_NAME["hotlock-small"], (5_000_000, 1_000_000)
 
 
-def runs() -> list[store.Run]:
-    """Six seeds under two policies."""
-    small = BY_NAME["hotlock-small"]
-    return [store.Run(small, as_policy(policy), seed, *TIMES) for seed in range(6) for policy in ("none", "legacy")]
+def runs(policies: tuple[str, ...] = ("none", "legacy"), seeds: int = 3) -> list[store.Run]:
+    """Each policy on each seed."""
+    return [store.Run(SMALL, as_policy(policy), seed, *TIMES) for seed in range(seeds) for policy in policies]
+
+
+def twelve() -> list[store.Run]:
+    """What the process runs."""
+    return runs(seeds=6)
+
+
+def opened(folder: Path) -> store.Store:
+    """The store in a folder, read."""
+    found = store.Store(folder)
+    found.open()
+    return found
 
 
 def main(folder: Path, halt: bool) -> None:
@@ -32,12 +43,11 @@ def main(folder: Path, halt: bool) -> None:
         return real(run)
 
     store.summarise = told
-    found = store.Store(folder)
-    found.open()
+    found = opened(folder)
     ran.touch()
     while not halt and len(list(folder.glob("*.ran"))) < 2:
         time.sleep(0.01)
-    store.run_all(runs(), found, threads=1)
+    store.run_all(twelve(), found, threads=1)
 
 
 if __name__ == "__main__":

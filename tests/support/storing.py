@@ -45,7 +45,9 @@ def main(folder: Path, halt: bool) -> None:
     store.summarise = told
     found = opened(folder)
     ran.touch()
-    while not halt and len(list(folder.glob("*.ran"))) < 2:
+    for _ in range(20_000):  # the other may have failed
+        if halt or len(list(folder.glob("*.ran"))) == 2:
+            break
         time.sleep(0.01)
     store.run_all(twelve(), found, threads=1)
 

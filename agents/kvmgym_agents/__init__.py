@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 from collections.abc import Mapping
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
+from kvmgym.files import from_json
 from kvmgym.measure.compare import Learned
 from kvmgym.measure.evaluate import evaluate
+from kvmgym.measure.provenance import sources_digest
 from kvmgym.params.errors import lookup
 from kvmgym_agents.base import Agent
 from kvmgym_agents.heuristics import HEURISTICS
@@ -36,8 +39,8 @@ def load(path: str | Path) -> Agent:
     if not file.is_file():
         raise ValueError(f"{folder}: no trained agent there (no {SETTINGS})")
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        settings = from_json(file.read_bytes())
+    except ValueError as error:
         raise ValueError(f"{file}: damaged: {error}") from None
     if not isinstance(settings, dict) or not isinstance(settings.get("kind"), str):
         raise ValueError(f'{file}: must be an object with a "kind"')
@@ -65,10 +68,11 @@ def learned(path: str | Path) -> Learned:
 
 
 def digest_of(folder: Path) -> str:
-    """A hash of what decides an agent's actions: the code that acts, its settings and its weights."""
+    """A hash of what decides an agent's actions: the code that acts, torch under it, its settings and its weights."""
     found = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.rglob("*.py")):
-        found.update(source.read_bytes())
+    found.update(sources_digest(Path(__file__).parent).encode())
+    if find_spec("torch"):
+        found.update(version("torch").encode())
     for name in (SETTINGS, WEIGHTS):
         content = (folder / name).read_bytes() if (folder / name).is_file() else b""
         found.update(f"{name}:{len(content)};".encode() + content)

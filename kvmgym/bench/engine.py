@@ -223,7 +223,7 @@ def _mm1_figure(repeats: int) -> list[Figure]:
     try:
         ratios = [_mm1_engine(2_000_000) / _mm1_simpy(20_000) for _ in range(repeats)]
     except ImportError:
-        return [Figure("M/M/1 against SimPy", float("nan"), "x", detail="SimPy is not installed")]
+        return [Figure("M/M/1 against SimPy", None, "x", detail="SimPy is not installed")]
     return [Figure("M/M/1 customers/s on the event tree against SimPy", statistics.median(ratios), "x")]
 
 
@@ -247,7 +247,8 @@ def run(console: Console, repeats: int = 5, first_compile: bool = True) -> dict[
         table.add_column(column, justify="right" if column in ("measured", "target") else "left")
     for figure in figures:
         verdict = "" if figure.met is None else "met" if figure.met else "[red]missed[/red]"
-        table.add_row(figure.name, f"{figure.value:,.2f} {figure.unit}", figure.target, verdict, figure.detail)
+        measured = "-" if figure.value is None else f"{figure.value:,.2f} {figure.unit}"
+        table.add_row(figure.name, measured, figure.target, verdict, figure.detail)
     console.print(table)
     missed = any(figure.met is False for figure in figures)
     data = [asdict(figure) for figure in figures]

@@ -142,7 +142,7 @@ def _training_figure() -> list[Figure]:
 
         from kvmgym.adapters.sb3 import NativeVecEnv
     except ImportError:
-        return [Figure(name, float("nan"), "%", detail="not installed: pip install 'kvmgym[train]'")]
+        return [Figure(name, None, "%", detail="not installed: pip install 'kvmgym[train]'")]
     venv: Any = NativeVecEnv(64, scenario_of(16, 2, 16))
     spent, step = [0.0], venv.step_wait
 

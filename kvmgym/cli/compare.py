@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kvmgym.cli.tables import MANY, Entrants, scenarios_of, tables
-from kvmgym.files import write_atomically
-from kvmgym.measure.compare import GROUPS, Learned, Run, Store, group_of, grouped, run_all
+from kvmgym.files import to_json, write_atomically
+from kvmgym.measure.compare import GROUPS, Learned, group_of, grouped
 from kvmgym.measure.gains import Cell, cells
+from kvmgym.measure.provenance import made_by
 from kvmgym.measure.published import published_for
 from kvmgym.measure.simulate import DURATION_NS, WARMUP_NS
+from kvmgym.measure.store import Run, Store, run_all
 from kvmgym.measure.warmup import compile_once
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check, lookup
@@ -151,19 +152,22 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     ]
     store = Store(Path(options.out))
     store.open()
+    if store.bad:
+        console.print(store.left_out(), markup=False, highlight=False, soft_wrap=True)
     compile_once(console)
     rows = _run_with_bar(runs, store, options.threads, console)
     found = cells(rows, options.baseline)
     for table in tables(found, options.baseline, policies, console.width, options.details):
         console.print(table)
     data = summary(found, options.baseline, policies, options.seeds, times)
+    data = {"made_by": made_by(options.arguments, scenarios), **data}
     if store.problem:
         console.print(
             f"[red]results were not kept:[/red] {store.problem}\nThe table above is all there is of this run."
         )
         return {**data, "exit_status": 1}
     file = store.folder / "summary.json"
-    write_atomically(file, json.dumps(data, indent=1) + "\n")
+    write_atomically(file, to_json(data, indent=1) + "\n")
     written = [file, *_plot(found, store.folder / "gain.png", options.baseline, policies, console)]
     console.print(f"runs in {store.path}, " + ", ".join(map(str, written)))
     if len(policies) > MANY and not options.details:

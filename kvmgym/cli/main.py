@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,7 +13,8 @@ from rich.console import Console
 from kvmgym import __version__
 from kvmgym.cli.compare import add_compare
 from kvmgym.cli.list import add_list
-from kvmgym.files import write_atomically
+from kvmgym.cli.outputs import takes_stdout, write_result
+from kvmgym.files import write_output
 from kvmgym.world.deadlock import DeadlockError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -24,14 +23,14 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 1 (a check failed or results were lost), 2 (bad input),
     130."""
-    console = Console() if sys.stdout.isatty() else Console(width=100)
     options = parser().parse_args(arguments)
+    options.arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        stream = sys.stderr if takes_stdout(options) else sys.stdout
+        console = Console(file=stream) if stream.isatty() else Console(file=stream, width=100)
         data = options.run(options, console)
         status = int(data.pop("exit_status", 0))
-        if options.json:
-            write_atomically(Path(options.json), json.dumps(data, indent=1) + "\n")
-            console.print(f"wrote {options.json}")
+        write_result(options, data, console)
         return status
     except ValueError as error:
         print(f"kvmgym {options.command}: {error}", file=sys.stderr)
@@ -57,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"kvmgym {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+    common.add_argument("--json", metavar="FILE", help="also write the result as JSON (-: to standard output)")
     common.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (default: all, %(default)s)"
     )
@@ -102,7 +101,7 @@ def _add_validate(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     command.add_argument("checks", nargs="*", metavar="ID", help="checks to run, as V1 V4 (default: all)")
     command.add_argument("--quick", action="store_true", help="shorter runs, for continuous integration")
-    command.add_argument("--markdown", metavar="FILE", help="also write the table as Markdown")
+    command.add_argument("--markdown", metavar="FILE", help="also write the table as Markdown (-: to standard output)")
     command.set_defaults(run=_validate)
 
 
@@ -124,7 +123,7 @@ def _validate(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         outcomes = validate.run_checks(ids, quick=options.quick, progress=tell, threads=options.threads)
     console.print(validate.render(outcomes))
     if options.markdown:
-        write_atomically(Path(options.markdown), validate.markdown(outcomes))
+        write_output(options.markdown, validate.markdown(outcomes))
     failed = [outcome for outcome in outcomes if not outcome.passed]
     console.print(f"{len(outcomes) - len(failed)} checks passed, {len(failed)} failed")
     return {**validate.to_dict(outcomes), "exit_status": EXIT_FAILED if failed else 0}

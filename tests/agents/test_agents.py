@@ -23,9 +23,9 @@ from kvmgym import DirectedYieldEnv, DirectedYieldVectorEnv
 from kvmgym.cli import compare, main
 from kvmgym.core.memory import POINTERS, view
 from kvmgym.env.observation import PRIVILEGED, VCPU_FIELDS
-from kvmgym.measure.compare import Run, Store, run_all, summarise
 from kvmgym.measure.evaluate import evaluate
 from kvmgym.measure.simulate import advance
+from kvmgym.measure.store import Run, Store, run_all, summarise
 from kvmgym.policies import BY_NAME as POLICY
 from kvmgym.policies import POLICIES
 from kvmgym.scenarios import BY_NAME as SCENARIO

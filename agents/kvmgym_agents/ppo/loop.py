@@ -3,7 +3,6 @@ checkpoints between."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from kvmgym.adapters.sb3 import NativeVecEnv
 from kvmgym.env.rows import one_source
+from kvmgym.files import append_line, to_json
 from kvmgym.measure.compare import Row, row_of
 from kvmgym.measure.evaluate import evaluate
 from kvmgym.measure.gains import Cell, cells
@@ -183,8 +183,7 @@ class Run:
         self._print(when, found)
         plain = {name: {**cell.host.to_dict(), "fairness": cell.fairness} for name, cell in found.items()}
         line = {"seconds": round(self.seconds, 1), "steps": self.model.num_timesteps, "gain_over_legacy": plain}
-        with open(self.folder / EVALUATIONS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.folder / EVALUATIONS, to_json(line))
 
     def _show_policies(self) -> None:
         """What the policies of the kernel's table get on the evaluation's worlds."""

@@ -8,7 +8,6 @@ one. Whatever is wrong with a file, reading it raises one ValueError that names 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from kvmgym.env.observation import GLOBALS, VCPU_FIELDS
-from kvmgym.files import write_atomically
+from kvmgym.files import from_json, to_json, write_atomically
 from kvmgym_agents.ppo.network import CandidateNetwork, NetworkSettings, field_names
 
 KIND, VERSION = "maskable-ppo", 1
@@ -51,15 +50,16 @@ def observation_digest() -> str:
 
 def write_settings(folder: Path, settings: Settings) -> None:
     """Write settings.json."""
-    write_atomically(folder / SETTINGS, json.dumps(asdict(settings), indent=2) + "\n")
+    write_atomically(folder / SETTINGS, to_json(asdict(settings), indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> Settings:
     """Read settings.json. Errors: ValueError unless it is of this version and of the observation of this kvmgym."""
     path = Path(folder) / SETTINGS
+    content = _read(path)
     try:
-        found = json.loads(_read(path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        found = from_json(content)
+    except ValueError as error:
         raise ValueError(f"{path}: no JSON ({error}); the file is damaged") from None
     if not isinstance(found, dict) or found.get("kind") != KIND:
         kind = found.get("kind") if isinstance(found, dict) else type(found).__name__
@@ -106,7 +106,7 @@ def _check_observation(path: Path, fields: list[Any], digest: str) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
     """Write tensors with notes (plain data for JSON) and a digest of both."""
     plain = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps(dict(notes))
+    text = to_json(dict(notes))
     write_atomically(path, save(plain, {"kind": KIND, "notes": text, "digest": _digest(plain, text)}))
 
 
@@ -115,8 +115,8 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     content = _read(path)
     try:
         tensors: Tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        notes = json.loads(header["notes"])
+        header = from_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        notes = from_json(header["notes"])
         right = header["kind"] == KIND and header["digest"] == _digest(tensors, header["notes"])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a file of kvmgym_agents.ppo, or damaged or cut off ({error})") from None

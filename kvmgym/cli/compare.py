@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kvmgym.cli.tables import MANY, Entrants, scenarios_of, tables
 from kvmgym.files import write_atomically
+from kvmgym.measure.agents import learned
 from kvmgym.measure.compare import GROUPS, Cell, Learned, Run, Store, cells, group_of, grouped, run_all
 from kvmgym.measure.published import published_for
 from kvmgym.measure.simulate import DURATION_NS, WARMUP_NS
@@ -28,7 +28,6 @@ from kvmgym.workloads import BY_NAME as WORKLOADS
 
 DEFAULT_POLICIES = ("none", "random", "legacy", "relaxed", "series-v2", "series-v3", "clairvoyant-bound")
 TAGS = ("train", "validation", "test")
-AGENTS = "kvmgym_agents"  # the package of the trained agents, which is above this one and asked for only with --agent
 
 
 def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -76,16 +75,10 @@ def chosen_policies(names: str, baseline: str) -> list[Policy]:
 
 def chosen_agents(folders: Sequence[str], policies: Sequence[Policy]) -> list[Learned]:
     """The trained agents in the folders. ValueError for a folder without one, or a name that is taken."""
-    if not folders:
-        return []
-    try:
-        package = importlib.import_module(AGENTS)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"--agent: needs {error.name}, which is not installed") from None
     taken = {policy.name for policy in policies}
     found: list[Learned] = []
     for folder in folders:
-        agent = package.learned(folder)
+        agent = learned(folder)
         check(agent.name not in taken, "--agent", agent.name, "a folder whose name no policy and no other agent has")
         taken.add(agent.name)
         found.append(agent)

@@ -1,4 +1,4 @@
-"""The command line: `kvmgym list | compare | validate | bench | warmup`."""
+"""The command line: `kvmgym list | compare | train | evaluate | validate | bench | warmup`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from rich.console import Console
 
 from kvmgym import __version__
 from kvmgym.cli.compare import add_compare
+from kvmgym.cli.evaluate import add_evaluate
 from kvmgym.cli.list import add_list
+from kvmgym.cli.train import LateParser, add_train
 from kvmgym.files import write_atomically
 from kvmgym.world.deadlock import DeadlockError
 
@@ -55,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="Start with `kvmgym compare`, then `kvmgym list`. Each command explains itself with --help.",
     )
     top.add_argument("--version", action="version", version=f"kvmgym {__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=LateParser)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", metavar="FILE", help="also write the result as JSON")
     common.add_argument(
@@ -63,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add_compare(commands, common)
     add_list(commands, common)
+    add_train(commands, common)
+    add_evaluate(commands, common)
     _add_validate(commands, common)
     _add_bench(commands, common)
     _add_warmup(commands, common)

@@ -1,4 +1,4 @@
-"""`kvmgym train` and `kvmgym evaluate`: from any folder, any installed kind of agent, and hints that work as printed."""
+"""`kvmgym train` and `kvmgym evaluate`: from any folder, any installed kind of agent, hints that work as printed."""
 
 from __future__ import annotations
 
@@ -94,12 +94,19 @@ def test_evaluate_takes_files_alone_and_policies_beside(
         ("mine", name) for name in ("none", "relaxed", "my-agent")
     ]
     assert "my-agent" in capsys.readouterr().out
-    assert (
-        main.main(["compare", "--scenarios", "dedup-small", "--policies", "none", *QUICK[:-2], "--warmup", "-1"]) == 2
-    )
     with pytest.raises(SystemExit, match="2"):
         main.main(["evaluate", *QUICK])
     assert "--agent" in capsys.readouterr().err
+
+
+def test_the_defaults_of_evaluate_are_not_those_of_compare() -> None:
+    """Both are made from one list of options, which neither may change for the other."""
+    parser = main.parser()
+    compared = parser.parse_args(["compare"])
+    evaluated = parser.parse_args(["evaluate", "--agent", "a", "--agent", "b"])
+    assert (compared.out, compared.scenarios, compared.agent) == ("results/compare", "series", [])
+    assert (evaluated.out, evaluated.scenarios, evaluated.agent) == ("results/evaluate", None, ["a", "b"])
+    assert compared.policies and not evaluated.policies
 
 
 def test_without_torch_one_line_says_what_to_install(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from kvmgym.cli import list as listing
+from kvmgym.cli import main
 from kvmgym.cli.compare import DEFAULT_POLICIES, MANY, chosen_policies, chosen_scenarios, tables
-from kvmgym.cli.main import list, main
 from kvmgym.measure.compare import Cell, grouped
 from kvmgym.measure.stats import Interval
 from kvmgym.params import Dist, HaltPoll, Host, HostTask, Ple, Scenario, Vm
@@ -207,11 +208,11 @@ def test_list_shows_every_entry(capsys: pytest.CaptureFixture[str], tmp_path: Pa
         assert name in text
 
 
-@pytest.mark.parametrize("kind", list.KINDS)
+@pytest.mark.parametrize("kind", listing.KINDS)
 def test_lists_fit_120_columns_with_whole_names(kind: str) -> None:
-    heading, rows = list.rows(kind)
+    heading, rows = listing.rows(kind)
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(list.terminal_table(kind, [dict(zip(heading, row, strict=True)) for row in rows]))
+    console.print(listing.terminal_table(kind, [dict(zip(heading, row, strict=True)) for row in rows]))
     lines = [line.rstrip() for line in console.export_text().splitlines()]
     assert max(map(len, lines)) <= 120
     first = {line.split()[0] for line in lines if line.split()}
@@ -228,7 +229,7 @@ def test_scenarios_are_listed_with_the_switches_that_are_not_at_their_default() 
         Vm("c", 1, other, cpus=(0, 1), pv_tlb_flush=True, ipi_tracking="off", enable_relaxed_boost=False),
     )
     scenario = Scenario("s", host, vms, (HostTask("t", Dist.constant(5)),), "words", "test")
-    assert list._scenario_row(scenario) == (
+    assert listing._scenario_row(scenario) == (
         "s",
         "3 pCPUs, slice 1500 us, ple (window 999 ns, grow 3), halt_poll max 200 us",
         "2 x 2 vCPUs dbench (pinned), 1 x 1 vCPUs compute (on pCPUs 0-1, ipi_tracking off, no enable_relaxed_boost, "

@@ -160,6 +160,18 @@ def test_another_package_adds_a_kind_with_options_of_its_own(
     assert one_line(capsys) == f"kvmgym train: {wanted}\n"
 
 
+def test_list_shows_the_installed_kinds(made_up: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["list", "agents"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["counted", "made-up", "1.0", "counted_agents"] in rows and [
+        "gone",
+        "made-up",
+        "1.0",
+        "no_such_module",
+    ] in rows
+    assert "counted_agents" not in sys.modules
+
+
 @pytest.mark.parametrize(
     "kind, message",
     [

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from kvmgym.cli import compare
+from kvmgym.cli.arguments import input_path
 
 SCENARIOS = "dedup-small,dbench-small,vips-small"  # what `kvmgym train` trains on unless told otherwise
 
@@ -28,16 +29,16 @@ def add_evaluate(commands: Any, common: argparse.ArgumentParser) -> None:
         "--agent DIR` with other defaults, in a results folder of its own.",
     )
     add = command.add_argument
-    add("--agent", metavar="DIR", action="append", required=True,
+    add("--agent", metavar="DIR", action="append", required=True, type=input_path,
         help="a trained agent's folder (repeatable)")  # fmt: skip
-    add("--policies", metavar="NAMES", default="", help="comma-separated policies beside the baseline (default: none)")
+    add("--policies", metavar="NAMES", default="", help="policies beside it, as none,relaxed (default: no others)")
     add("--scenarios", metavar="NAMES", default=None,
         help=f"comma-separated names and groups, as of compare (default: {SCENARIOS}, without --scenario)")  # fmt: skip
-    command.set_defaults(run=run, otherwise=scratch.choices["compare"].get_default("scenarios"))
+    command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Run the evaluation, print the tables, write summary and plot; returns the summary."""
-    if options.scenarios is None:
-        options.scenarios = options.otherwise if options.scenario else SCENARIOS
+    if options.scenarios is None and not options.scenario:
+        options.scenarios = SCENARIOS
     return compare.run(options, console)

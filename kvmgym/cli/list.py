@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kvmgym.cli.arguments import one_of
 from kvmgym.measure import agents
 from kvmgym.measure.compare import GROUPS, group_of, grouped
 from kvmgym.params import PLE_PRESETS, Scenario, Vm, Workload
@@ -32,7 +33,8 @@ def add_list(commands: Any, common: argparse.ArgumentParser) -> None:
         "scenarios (host and VMs with the switches that are not at their default, tag) that the other commands take by "
         "name, and the installed kinds of agents. --json also has what the terminal has no room for.",
     )
-    command.add_argument("kind", nargs="?", choices=KINDS, help="one kind (default: all)")
+    command.add_argument("kind", nargs="?", metavar="KIND", type=one_of("kind", KINDS),
+                         help=f"{', '.join(KINDS)} (default: all)")  # fmt: skip
     command.set_defaults(run=run)
 
 

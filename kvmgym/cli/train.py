@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kvmgym.cli.arguments import Parser, output_file, output_folder
 from kvmgym.measure import agents
 from kvmgym.params.errors import check
 from kvmgym.policies import BY_NAME as POLICY
@@ -16,7 +17,7 @@ from kvmgym.policies import BY_NAME as POLICY
 DEFAULT_KIND = "maskable-ppo"
 
 
-class LateParser(argparse.ArgumentParser):
+class LateParser(Parser):
     """A command's parser that may get more options when it is used: those of a kind of agent, whose package only its
     command imports. late: called once with the parser and the arguments; a ValueError is a mistake in them."""
 
@@ -29,7 +30,7 @@ class LateParser(argparse.ArgumentParser):
             try:
                 late(self, list(args or ()))
             except ValueError as error:
-                self.exit(2, f"{self.prog}: {error}\n")
+                self.error(str(error))
         return super().parse_known_args(args, namespace)
 
 
@@ -42,10 +43,10 @@ def add_train(commands: Any, common: argparse.ArgumentParser) -> None:
         "--agent DIR` and `kvmgym compare --agent DIR` measure it. Needs what pip installs with kvmgym[train].",
     )
     add = command.add_argument
-    add("--out", required=True, metavar="DIR", help="the run's folder, as runs/my-ppo")
+    add("--out", required=True, metavar="DIR", type=output_folder, help="the run's folder, as runs/my-ppo (required)")
     add("--kind", metavar="NAME", default=DEFAULT_KIND,
         help="kind of agent, which decides the options below (default: %(default)s)")  # fmt: skip
-    add("--json", metavar="FILE", help="also write the result as JSON")
+    add("--json", metavar="FILE", type=output_file, help="also write the result as JSON")
     command.set_defaults(run=run)
     command.late = _add_those_of_the_kind
 
@@ -66,9 +67,7 @@ def _trainable(name: str) -> agents.Trainable:
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Train; returns what the kind tells about the run."""
-    check(options.out != "", "--out", options.out, "a folder")
     options.out = Path(options.out)
-    check(not options.out.exists() or options.out.is_dir(), "--out", str(options.out), "a folder, not a file")
     name = options.out.resolve().name
     check(name not in POLICY, "--out", str(options.out), "a folder that is not named as a policy")
     try:

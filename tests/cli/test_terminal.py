@@ -244,7 +244,7 @@ def test_help_reads_well(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         words = line.strip()
         assert not re.search(r"\S  +\S", re.sub(r"^(-\S+( \S+)?(, --\S+( \S+)?)?|\[?\S+\]?)  +", "", words)), line
     options = text[text.index("options:") :]
-    for option in re.split(r"\n  (?=-)", options)[1:]:
+    for option in (" ".join(part.split()) for part in re.split(r"\n  (?=-)", options)[1:]):
         takes_a_value = re.match(r"--\w+ [A-Z]+", option)
         kept = re.match(r"--(json|markdown|agent|scenario) ", option)  # off without a value
         assert not takes_a_value or kept or "(default: " in option or "(required)" in option, option

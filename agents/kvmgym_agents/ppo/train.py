@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.threads < 1:
             raise ValueError(f"--threads {options.threads}: must be 1 or more")
         prepare_torch(options.threads, training.seed)
-        compile_once(console)
+        compile_once(console, environment=True)
         run = Run(options.out, training, console, options.resume)
         if run.done >= 1:
             spent = f"{run.model.num_timesteps:,} decisions in {run.seconds / 60:.1f} minutes"

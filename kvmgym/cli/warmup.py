@@ -20,14 +20,9 @@ def add_warmup(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Compile the engine and the environment; returns the seconds of the engine."""
-    from kvmgym.env.single import DirectedYieldEnv
+    """Compile the engine and the environment; returns the seconds that it took."""
     from kvmgym.measure.warmup import compile_once
 
-    seconds = compile_once(console)
-    with console.status("compiling the environment …"):
-        env = DirectedYieldEnv("shootdowns-small", duration_ns=2_000_000)
-        env.reset(seed=0)
-        env.step(env.worlds.max_vcpus)
+    seconds = compile_once(console, environment=True)
     console.print("ready: the first simulation and the first episode start at once")
     return {"seconds": seconds}

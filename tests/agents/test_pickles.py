@@ -11,18 +11,27 @@ from typing import Any
 import numpy as np
 import pytest
 from digests import digest
+from kvmgym_agents import KernelAgent
 from kvmgym_agents.heuristics import HEURISTICS
 
 import kvmgym
 from kvmgym import DirectedYieldEnv, DirectedYieldVectorEnv
 from kvmgym.measure.agents import learned
-from kvmgym.measure.compare import Learned, Run
+from kvmgym.measure.compare import Learned, Run, summarise
 from kvmgym.measure.evaluate import evaluate
 from kvmgym.scenarios import BY_NAME
 from kvmgym.world.blueprint import Blueprint
 
 SMALL = BY_NAME["dedup-small"]
 TIMES = {"duration_ns": 2_000_000, "warmup_ns": 500_000}
+
+
+def first_ready(vm: Any, vcpus: Any, me: int, ask: Any) -> int:
+    """A user's own policy."""
+    for i in range(vm.vcpus):
+        if i != me and vcpus[i].ready:
+            return i
+    return -1
 
 
 def again(value: Any) -> Any:
@@ -80,6 +89,20 @@ def test_a_heuristic(make: Callable[[], Any]) -> None:
     agent = make()
     rows = evaluate(agent, SMALL, [0, 1], **TIMES)
     assert evaluate(again(agent), SMALL, [0, 1], **TIMES) == rows
+
+
+@pytest.mark.parametrize("policy", ["relaxed", "linear", "clairvoyant", first_ready])
+def test_a_policy_its_runs_and_the_agent_that_asks_it(policy: Any) -> None:
+    """After each has been used: compiled code and the environment that an agent is bound to stay behind."""
+    agent = KernelAgent(policy)
+    rows = evaluate(agent, SMALL, [0, 1], **TIMES)
+    assert rows[0]["decisions"] > 0
+    assert evaluate(again(agent), SMALL, [0, 1], **TIMES) == rows
+    with pytest.raises(RuntimeError, match="bind"):
+        again(agent).act(None, {})
+    run = Run(SMALL, agent.policy, 1, TIMES["duration_ns"], TIMES["warmup_ns"])
+    assert summarise(run) == summarise(again(run)) == rows[1]
+    assert again(run).key == run.key
 
 
 def evaluated(agent: Learned, seeds: list[int]) -> list[dict[str, Any]]:

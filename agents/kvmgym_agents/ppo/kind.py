@@ -72,7 +72,7 @@ def train(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     if options.threads < 1:
         raise ValueError(f"--threads {options.threads}: must be 1 or more")
     prepare_torch(options.threads, training.seed)
-    compile_once(console)
+    compile_once(console, environment=True)
     run = Run(folder, training, console, goes_on)
     if run.done >= 1:
         spent = f"{run.model.num_timesteps:,} decisions in {run.seconds / 60:.1f} minutes"

@@ -95,7 +95,7 @@ class Run:
     def go(self) -> None:
         """Train to the end; a checkpoint and an evaluation at the end too. KeyboardInterrupt: what has been
         learned until then is kept."""
-        with self.console.status("preparing the environment (the first time after an installation about a minute) …"):
+        with self.console.status("preparing the environment …"):
             self.vec.reset()
             self.vec.step(np.full(self.training.envs, self.vec.batch.worlds.max_vcpus))
             self.vec.seed(self.training.seed + self.model.num_timesteps)  # a run that goes on meets new worlds

@@ -25,6 +25,7 @@ from kvmgym.params.errors import lookup
 
 GROUP = "kvmgym.agents"
 SETTINGS = "settings.json"  # in the folder of every trained agent: a JSON object with its "kind"
+MOST_BYTES = 16 * 2**20  # of these settings
 
 
 class Trained(Acts, Protocol):
@@ -90,6 +91,8 @@ def kind_of(folder: Path) -> str:
     file = folder / SETTINGS
     if not file.is_file():
         raise ValueError(f"{folder}: no trained agent there (no {SETTINGS})")
+    if file.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{file}: larger than {MOST_BYTES} bytes: no settings of an agent")
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

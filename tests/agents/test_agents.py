@@ -370,6 +370,14 @@ def test_a_folder_that_holds_no_agent_is_one_clear_error(fake, tmp_path, capsys,
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_of_an_impossible_size_are_not_read(fake, capsys):
+    folder, _ = fake
+    with open(folder / "settings.json", "r+b") as file:
+        file.truncate(10**12)  # a hole: nothing on the disk, more than memory
+    assert main.main(["compare", *QUICK, "--agent", str(folder)]) == 2
+    assert "settings.json: larger than 16777216 bytes" in capsys.readouterr().err
+
+
 def test_an_agent_may_not_have_the_name_of_a_policy(fake, tmp_path, capsys):
     folder, _ = fake
     taken = folder.rename(folder.with_name("legacy"))

@@ -71,6 +71,7 @@ def train(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     training.scenarios()
     if options.threads < 1:
         raise ValueError(f"--threads {options.threads}: must be 1 or more")
+    folder.mkdir(parents=True, exist_ok=True)  # where nothing can be written, that is said now
     prepare_torch(options.threads, training.seed)
     compile_once(console, environment=True)
     run = Run(folder, training, console, goes_on)

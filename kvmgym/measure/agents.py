@@ -13,7 +13,7 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,8 +37,9 @@ class Trained(Acts, Protocol):
 class Kind(Protocol):
     """What an entry point of the group names.
 
-    needs: what pip installs for it, as "kvmgym[train]". files: the files of a folder that decide what the agent does.
-    It may import what is large in `load` only.
+    needs: what pip installs for it, as "kvmgym[train]". What decides what an agent does, beside the sources of the
+    kind's own package: files, of the agent's folder; packages, as pip names them, by their versions. It may import what
+    is large in `load` only.
     """
 
     @property
@@ -46,6 +47,9 @@ class Kind(Protocol):
 
     @property
     def files(self) -> Sequence[str]: ...
+
+    @property
+    def packages(self) -> Sequence[str]: ...
 
     def load(self, folder: Path) -> Trained:
         """The agent in a folder. Errors: ValueError for files that are missing or damaged."""
@@ -140,13 +144,16 @@ def learned(path: str | Path) -> Learned:
 
 
 def digest_of(folder: Path) -> str:
-    """A hash of what decides an agent's actions: the sources of the package that acts, and the files of the folder that
-    its kind names."""
+    """A hash of what decides an agent's actions: the sources of the package that acts, and the packages and the files
+    of the folder that its kind names."""
     name = kind_of(folder)
+    chosen = kind(name, str(folder))
     found = hashlib.sha256(name.encode())
+    for package in chosen.packages:
+        found.update(f"{package} {version(package)};".encode())
     for source in _sources(kinds()[name].module):
         found.update(source.read_bytes())
-    for file in kind(name, str(folder)).files:
+    for file in chosen.files:
         content = (folder / file).read_bytes() if (folder / file).is_file() else b""
         found.update(f"{file}:{len(content)};".encode() + content)
     return found.hexdigest()

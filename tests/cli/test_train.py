@@ -204,13 +204,16 @@ def test_an_impossible_folder_is_one_line(
 
 
 def test_what_decides_an_agent_decides_its_digest(made_up: Path, tmp_path: Path) -> None:
-    """The files that its kind names and the sources of the package that acts; nothing else in the folder."""
+    """The files and packages that its kind names and the sources of the package that acts; nothing else that is there."""
     digests = [agents.digest_of(made_up)]
     (made_up / "weights.safetensors").write_bytes(b"1")
     digests.append(agents.digest_of(made_up))
     source = tmp_path / "site" / "counted_agents.py"
     source.write_text(source.read_text() + "\n# edited\n")
     digests.append(agents.digest_of(made_up))
-    assert len(set(digests)) == 3
+    about = tmp_path / "site" / "made_up-1.0.dist-info" / "METADATA"
+    about.write_text(about.read_text().replace("Version: 1.0", "Version: 1.1"))
+    digests.append(agents.digest_of(made_up))
+    assert len(set(digests)) == 4
     (made_up / "notes.txt").write_text("of no interest")
     assert agents.digest_of(made_up) == digests[-1]

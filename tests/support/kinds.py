@@ -13,6 +13,7 @@ from kvmgym_agents.heuristics import LongestWaiting
 
 needs = "counted-agents"
 files = ("settings.json", "weights.safetensors")
+packages = ("made-up",)
 calls = []  # the number of worlds of each evaluation
 
 
@@ -28,6 +29,7 @@ def load(folder):
 BARE = """
 needs = "kvmgym[train]"
 files = ("settings.json",)
+packages = ()
 
 
 def load(folder):

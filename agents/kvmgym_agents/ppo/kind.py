@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 needs = "kvmgym[train]"
 files = (SETTINGS, WEIGHTS)
+packages = ("torch",)
 _MAY_GROW = ("minutes", "decisions")  # settings that a run which goes on may change
 HELP = {
     "scenario": "comma-separated names or .toml files; the rows of the batch take them in turn",

@@ -56,6 +56,9 @@ class Kind(Protocol):
         ...
 
 
+KIND_PARTS = ("needs", "files", "packages", "load")
+
+
 @runtime_checkable
 class Trainable(Protocol):
     """A kind that `kvmgym train` can train."""
@@ -81,11 +84,16 @@ def kind(name: str, where: str = "") -> Kind:
     installed = kinds()
     lookup(where, "kind of agent", name, installed)
     point = installed[name]
+    package = point.dist.name if point.dist else point.module
     try:
         found: Kind = point.load()
     except (ImportError, AttributeError) as error:
-        package = point.dist.name if point.dist else point.module
         raise ValueError(f"{where or GROUP}: the agents of {package} cannot be imported: {error}") from None
+    lacking = [part for part in KIND_PARTS if not hasattr(found, part)]
+    if lacking:
+        raise ValueError(
+            f"{where or GROUP}: {point.value} of {package} is no kind of agent: it lacks {', '.join(lacking)}"
+        )
     return found
 
 

@@ -134,7 +134,7 @@ def test_without_torch_one_line_says_what_to_install(tmp_path: Path) -> None:
 def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Two kinds of another package, and the folder of an agent."""
     modules = {"counted_agents": COUNTED, "bare_agents": BARE}
-    points = {"counted": "counted_agents", "bare": "bare_agents", "gone": "no_such_module"}
+    points = {"counted": "counted_agents", "bare": "bare_agents", "gone": "no_such_module", "odd": "json"}
     install(tmp_path / "site", monkeypatch, modules, points)
     folder = tmp_path / "my-agent"
     folder.mkdir()
@@ -173,9 +173,10 @@ def test_list_shows_the_installed_kinds(made_up: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     "kind, message",
     [
-        ("bear", '--kind: unknown kind of agent "bear": did you mean "bare"? allowed: bare, counted, gone'),
+        ("bear", '--kind: unknown kind of agent "bear": did you mean "bare"? allowed: bare, counted, gone, '),
         ("counted", "--kind = 'counted': must be a kind that can be trained"),
         ("gone", "--kind: the agents of made-up cannot be imported: No module named 'no_such_module'"),
+        ("odd", "--kind: json of made-up is no kind of agent: it lacks needs, files, packages"),
     ],
 )
 def test_a_kind_that_cannot_be_trained_is_one_line(
@@ -204,7 +205,7 @@ def test_an_impossible_folder_is_one_line(
 
 
 def test_what_decides_an_agent_decides_its_digest(made_up: Path, tmp_path: Path) -> None:
-    """The files and packages that its kind names and the sources of the package that acts; nothing else that is there."""
+    """The files and packages that its kind names, and the sources of the package that acts; nothing else."""
     digests = [agents.digest_of(made_up)]
     (made_up / "weights.safetensors").write_bytes(b"1")
     digests.append(agents.digest_of(made_up))

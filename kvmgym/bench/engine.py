@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kvmgym.bench import env
 from kvmgym.bench.figures import MS, WARMUP_NS, Figure, at_least, at_most, machine, scenario_of, timed
@@ -246,7 +247,7 @@ def run(console: Console, repeats: int = 5, first_compile: bool = True) -> dict[
     for column in ("figure", "measured", "target", "", "detail"):
         table.add_column(column, justify="right" if column in ("measured", "target") else "left")
     for figure in figures:
-        verdict = "" if figure.met is None else "met" if figure.met else "[red]missed[/red]"
+        verdict = "" if figure.met is None else "met" if figure.met else Text("missed", style="red")
         measured = "-" if figure.value is None else f"{figure.value:,.2f} {figure.unit}"
         table.add_row(figure.name, measured, figure.target, verdict, figure.detail)
     console.print(table)

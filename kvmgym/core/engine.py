@@ -379,3 +379,9 @@ def settle_row(state, static, reset):
         account.reset(w)
     else:
         account.settle(w)
+
+
+@jit
+def answer_row(state, static, target):
+    """`answer` for one row of bytes."""
+    answer(carve(state, static), target)

@@ -15,6 +15,7 @@ from kvmgym.params.errors import check, choice, flags, instances, integers, name
 
 SHOOTDOWN_TARGETS = ("others", "busy", "one")
 KICK_TARGETS = ("random", "next", "prev")
+MOST_NESTED = 32  # Repeat and Choose inside each other; walks over programs recurse this deep
 LOCK_KINDS = ("tas", "fifo", "pvq", "mutex")
 SPIN_KINDS = ("tas", "fifo", "pvq")  # kernel spinlocks: nothing that can block may happen under one
 
@@ -199,6 +200,23 @@ def walk(phases: tuple[Phase, ...], path: str) -> Iterator[tuple[str, Phase]]:
         elif isinstance(phase, Choose):
             for number, branch in enumerate(phase.branches):
                 yield from walk(branch.phases, f"{here}.branches[{number}].phases")
+
+
+def nested(phases: tuple[Phase, ...]) -> int:
+    """How many Repeat and Choose are inside each other, 0 without any; counts to MOST_NESTED + 1 at most."""
+    level: list[tuple[Phase, ...]] = [phases]
+    for depth in range(MOST_NESTED + 1):
+        inner = [block for block in level for phase in block for block in _blocks(phase)]
+        if not inner:
+            return depth
+        level = inner
+    return MOST_NESTED + 1
+
+
+def _blocks(phase: Phase) -> tuple[tuple[Phase, ...], ...]:
+    if isinstance(phase, Choose):
+        return tuple(branch.phases for branch in phase.branches)
+    return (phase.phases,) if isinstance(phase, Repeat) else ()
 
 
 def can_take_no_time(phases: tuple[Phase, ...]) -> bool:

@@ -21,9 +21,9 @@ from safetensors.torch import load, save
 from kvmgym.env.observation import GLOBALS, VCPU_FIELDS
 from kvmgym.files import from_json, to_json, write_atomically
 from kvmgym_agents.ppo.network import CandidateNetwork, NetworkSettings, field_names
+from kvmgym_agents.ppo.training import CHECKPOINT, KIND, SETTINGS, WEIGHTS
 
-KIND, VERSION = "maskable-ppo", 1
-SETTINGS, WEIGHTS, CHECKPOINT = "settings.json", "weights.safetensors", "checkpoint.safetensors"
+VERSION = 1
 MOST_BYTES = 256 * 2**20
 Tensors = dict[str, torch.Tensor]
 
@@ -133,9 +133,11 @@ def save_weights(folder: Path, network: CandidateNetwork, notes: Mapping[str, An
 def load_network(folder: Path) -> tuple[CandidateNetwork, Settings]:
     """The network of a run's folder, ready to act, and its settings. Errors: ValueError."""
     settings = read_settings(folder)
-    network = CandidateNetwork(settings.network)
     tensors, _ = read_tensors(Path(folder) / WEIGHTS)
-    _fill(network, tensors, Path(folder) / WEIGHTS)
+    with torch.device("meta"):  # sizes without numbers: a network that the weights do not fit is never made
+        network = CandidateNetwork(settings.network)
+    _check_tensors(network, tensors, Path(folder) / WEIGHTS)
+    network.to_empty(device="cpu").load_state_dict(tensors)
     return network.eval(), settings
 
 
@@ -165,7 +167,8 @@ def load_checkpoint(folder: Path, network: CandidateNetwork, optimizer: torch.op
             state.setdefault(int(place), {})[last] = tensor
         else:
             raise ValueError(f"{path}: holds {name!r}, which this network does not have")
-    _fill(network, weights, path)
+    _check_tensors(network, weights, path)
+    network.load_state_dict(weights)
     for number, parameter in enumerate(network.parameters()):
         for part, value in state.get(number, {}).items():
             if value.shape not in (parameter.shape, torch.Size([])):
@@ -174,8 +177,8 @@ def load_checkpoint(folder: Path, network: CandidateNetwork, optimizer: torch.op
     return progress
 
 
-def _fill(network: CandidateNetwork, tensors: Tensors, path: Path) -> None:
-    """Put tensors into a network after checking that they are its own."""
+def _check_tensors(network: CandidateNetwork, tensors: Tensors, path: Path) -> None:
+    """Check that tensors are a network's own and finite. Errors: ValueError."""
     wanted = network.state_dict()
     unlike = sorted(set(wanted) ^ set(tensors))
     if unlike:
@@ -188,7 +191,6 @@ def _fill(network: CandidateNetwork, tensors: Tensors, path: Path) -> None:
             )
         if not math.isfinite(float(tensor.abs().sum())):
             raise ValueError(f"{path}: {name} holds numbers that are not finite")
-    network.load_state_dict(tensors)
 
 
 def _read(path: Path) -> bytes:

@@ -17,8 +17,9 @@ from kvmgym_agents.heuristics import HEURISTICS
 import kvmgym
 from kvmgym import DirectedYieldEnv, DirectedYieldVectorEnv
 from kvmgym.measure.agents import learned
-from kvmgym.measure.compare import Learned, Run, summarise
+from kvmgym.measure.compare import Learned
 from kvmgym.measure.evaluate import evaluate
+from kvmgym.measure.store import Run, summarise
 from kvmgym.scenarios import BY_NAME
 from kvmgym.world.blueprint import Blueprint
 

@@ -18,6 +18,7 @@ import pytest
 
 from kvmgym.core import jit, layout
 from kvmgym.env.single import DirectedYieldEnv
+from kvmgym.measure.replay import Flags, replay
 from kvmgym.measure.simulate import simulate
 from kvmgym.policies import BY_NAME, POLICIES, Policy, as_policy, checked, custom
 from kvmgym.scenarios import BY_NAME as SCENARIOS
@@ -272,6 +273,7 @@ def test_a_changed_global_counts_in_the_next_run(function: Any, monkeypatch: pyt
 
 RUN = """
 import own
+from kvmgym.measure.replay import Flags, replay
 from kvmgym.measure.simulate import simulate
 from kvmgym.scenarios import BY_NAME
 print(simulate(BY_NAME["dedup-small"], own.policy, duration_ns=5_000_000, warmup_ns=0).vms[0].yields_attempted > 0)
@@ -306,3 +308,14 @@ def test_policies_can_be_pickled_after_use() -> None:
     table = BY_NAME["legacy"]
     table.engine_function  # noqa: B018
     assert pickle.loads(pickle.dumps(table)) is table
+
+
+def test_a_replay_is_checked_too() -> None:
+    flags = [Flags(), Flags(ready=True, preempted=True)]
+    assert replay(first_ready, flags, me=0, results=[1, 1]).target == 1
+    with pytest.raises(ValueError, match="policy 'beyond_in_a_helper', .*: IndexError: index 1000000 is out of bounds"):
+        replay(beyond_in_a_helper, flags, me=0, results=[1, 1])
+
+
+def test_a_function_is_one_policy_however_often_it_is_given() -> None:
+    assert as_policy(first_ready) is as_policy(first_ready)

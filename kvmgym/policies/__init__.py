@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import FunctionType, MappingProxyType
 from typing import Any
 
@@ -104,6 +104,12 @@ class Policy:
             shows = int(SHOW_LAG * self.needs_lag + SHOW_GUEST * self.privileged)
             check_on(blueprint, Checker(self.name, self.function), shows, self.weights)
             _CHECKED.add(key)
+
+    def answer(self, vm: Any, vcpus: Any, ask: Any) -> int:
+        """What the policy answers in plain Python, which for a user's own function is checked as in `check_on`."""
+        if self._is_own:
+            return int(self.function(vm, vcpus, ask.me, ask))
+        return Checker(self.name, self.function).answer(vm, vcpus, ask)
 
     def __reduce__(self) -> Any:
         """A policy of the table goes by its name, another without its machine code, an address in this process."""
@@ -313,10 +319,17 @@ def custom(function: PolicyFunction, name: str | None = None, *, privileged: boo
     return Policy(called, function, "-", "user", "what it reads", plain.__doc__ or "", privileged=privileged)
 
 
+@lru_cache(maxsize=64)  # so that a function that is given at every step is looked at and compiled once
+def _custom(function: PolicyFunction) -> Policy:
+    return custom(function)
+
+
 def as_policy(policy: str | Policy | PolicyFunction) -> Policy:
     """A Policy from a name of the table, a Policy, or a plain or njit function. ValueError for an unknown name."""
     if isinstance(policy, Policy):
         return policy
+    if isinstance(plain_of(policy), FunctionType):
+        return _custom(policy)  # type: ignore[arg-type]
     if not isinstance(policy, str):
         return custom(policy)
     lookup("", "policy", policy, BY_NAME)

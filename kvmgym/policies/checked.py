@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -31,7 +30,7 @@ from kvmgym.world.blueprint import Blueprint
 
 DECISIONS = 40  # that are checked in a scenario
 _SPAN_NS = 20_000_000
-_SPENT_S = 0.15  # after which the stretch ends
+_ENOUGH = 100_000  # lines of the policy, after which the stretch ends
 _LINES = 200_000  # of a policy, after which it is taken for endless
 SCRATCH = frozenset(name for name, _, text in layout.ASK_FIELDS if text.endswith("; policy"))
 MAY_WRITE = {"vm": frozenset[str](), "vcpus": frozenset({"dy_eligible"}), "ask": SCRATCH}
@@ -63,6 +62,7 @@ class Checker:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self.plain = interpreted(function)
+        self.lines = 0  # that were followed so far
         self.codes = {code for each in reach(function).functions for code in code_of(each)}
 
     def call(self, records: Records) -> int:
@@ -76,6 +76,7 @@ class Checker:
             raise self.error(f"does not come to an end within {_LINES:,} lines", tracer.place) from None
         except Exception as error:
             raise self.error(_in_words(error), self._place_of(error.__traceback__)) from error
+        self.lines += tracer.lines
         n = len(records.vcpus)
         self._check_target(target, n, me, tracer)
         changed = _changed(before, records)
@@ -84,6 +85,15 @@ class Checker:
             place = self._writer(before, me)
             raise self.error(f"writes to {field}; it may write to {may}", place)
         return int(target)
+
+    def answer(self, vm: Any, vcpus: Any, ask: Any) -> int:
+        """What the policy answers to a VM record, its VCPU records and the ASK record, which gets what it wrote."""
+        records = Records.copied(vm, vcpus, ask)
+        target = self.call(records)
+        vcpus["dy_eligible"] = records.vcpus["dy_eligible"]
+        for field in SCRATCH:
+            ask[field] = records.ask[field][0]
+        return target
 
     def error(self, text: str, place: tuple[CodeType, int] | None) -> ValueError:
         """What is wrong, and where."""
@@ -128,7 +138,7 @@ class _Tracer:
         self.codes, self.watch = codes, watch
         self.place: tuple[CodeType, int] | None = None
         self.seen: tuple[CodeType, int] | None = None
-        self._lines = 0
+        self.lines = 0
 
     def __enter__(self) -> _Tracer:
         self._mine = sys.gettrace() is None  # a debugger's or coverage's stays
@@ -147,8 +157,8 @@ class _Tracer:
             if self.watch and self.seen is None and self.watch():
                 self.seen = self.place
             self.place = frame.f_code, frame.f_lineno
-            self._lines += 1
-            if self._lines > _LINES:
+            self.lines += 1
+            if self.lines > _LINES:
                 raise _EndlessError
         return self._trace
 
@@ -192,11 +202,11 @@ def _run(blueprint: Blueprint, checker: Checker, shows: int, weights: tuple[floa
     world.host["shows"] = shows
     world.ask["weights"][0, : len(weights)] = weights
     nobody = simple.none if disabled() else compile_policy("none", simple.none)
-    began, seen = time.monotonic(), set()
+    seen, until = set(), checker.lines + _ENOUGH
     with np.errstate(over="ignore"):
         for _ in range(DECISIONS):
             status = engine.advance_row(row, blueprint.static, _SPAN_NS, nobody, layout.YES)
-            if status != layout.AT_DECISION or time.monotonic() - began > _SPENT_S:
+            if status != layout.AT_DECISION or checker.lines > until:
                 break
             seen.add(_decide(row, blueprint.static, world, checker))
     return seen
@@ -206,12 +216,7 @@ def _decide(row: Any, static: Any, world: World, checker: Checker) -> int:
     ask = world.ask[0]
     vm = world.vm[ask.vm]
     vcpus = world.vcpu[vm.first : vm.first + vm.vcpus]
-    records = Records.copied(vm, vcpus, ask)
-    target = checker.call(records)
-    vcpus["dy_eligible"] = records.vcpus["dy_eligible"]
-    for field in SCRATCH:
-        world.ask[field] = records.ask[field]
-    engine.answer_row(row, static, target)
+    engine.answer_row(row, static, checker.answer(vm, vcpus, ask))
     return len(vcpus)
 
 

@@ -90,6 +90,9 @@ class Output:
 @contextmanager
 def guarded_output() -> Iterator[Output]:
     """While it is open, standard output is an Output, for everybody who prints; a closed standard error is nowhere."""
+    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # or a closed one's number would go to the next file
+        pass
+    os.close(free)
     out, err = sys.stdout, sys.stderr
     guarded = Output(out)
     sys.stdout = guarded

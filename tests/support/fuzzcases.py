@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -246,3 +247,27 @@ def agent(files: dict[str, bytes]) -> None:
     status, _, text = said(["compare", *SMALL, "--agent", str(folder), "--out", str(room() / "agents-out")])
     if status == 2 and not re.search(r"agent|settings\.json|weights|needs ", text):
         raise Fault(f"does not name the file: {text[:300]}")
+
+
+# --- the process itself -----------------------------------------------------------------------------------------------
+
+
+def probe(what: str) -> None:
+    """What the process has to see through."""
+    if what == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "hang":
+        while True:
+            pass
+    if what == "accident":
+        print(1 < "a")  # type: ignore[operator]
+    if what == "two lines":
+        raise ValueError("one\ntwo")
+    if what == "no words":
+        raise ValueError
+    if what == "wrong kind":
+        raise KeyError("name")
+    if what == "status":
+        os._exit(3)
+    if what == "clean":
+        raise ValueError("name = 'x': must be y")

@@ -152,11 +152,11 @@ class Worker:
     def _ended(self, why: str | None) -> str:
         if why is None:
             self.process.join()
-            code = -self.process.exitcode
-            hangs = code == signal.SIGPROF
-            why = (
-                f"computes for more than {CPU_S:g} s" if hangs else f"ends the process with {signal.Signals(code).name}"
-            )
+            code = self.process.exitcode
+            if code == -signal.SIGPROF:
+                why = f"computes for more than {CPU_S:g} s"
+            else:
+                why = f"ends the process with {signal.Signals(-code).name if code < 0 else f'status {code}'}"
         self.close()
         return why
 

@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,8 +35,24 @@ class Parser(argparse.ArgumentParser):
         if named:
             message = named[1].split("/")[0] + (" = " if named[2] else ": ") + message[named.end() :]
         told = " ".join(shorten(word, SHOWN + 2) for word in message.split())  # two: a shown value and a mark after it
-        print(f"{self.prog}: {shorten(told, _LINE)}", file=sys.stderr)
+        say(f"{self.prog}: {shorten(told, _LINE)}")
         raise SystemExit(EXIT_USAGE)
+
+
+def say(line: str) -> None:
+    """Print a line on standard error; where that is not possible the status has to do."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
+
+
+def silence(stream: Any) -> None:
+    """Let what is still buffered for a broken stream go nowhere, or Python would complain about it at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def refuse(value: object, allowed: str) -> NoReturn:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from kvmgym import __version__
-from kvmgym.cli.arguments import EXIT_USAGE, Parser, add_common
+from kvmgym.cli.arguments import EXIT_USAGE, Parser, add_common, say
 from kvmgym.cli.bench import add_bench
 from kvmgym.cli.compare import add_compare
 from kvmgym.cli.evaluate import add_evaluate
@@ -61,7 +61,7 @@ def _fault(name: str, what: object, status: int) -> int:
         what = f"{what.filename}: {what.strerror or what}" if what.filename else what.strerror or what
     elif isinstance(what, MemoryError):
         what = f"not enough memory: {what}".rstrip(": ")
-    print(f"{name}: {shorten(str(what), 2000)}", file=sys.stderr)
+    say(f"{name}: {shorten(str(what), 2000)}")
     return status
 
 

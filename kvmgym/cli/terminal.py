@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rich.console import Console, Group
@@ -18,6 +18,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from kvmgym.cli.arguments import silence
 from kvmgym.cli.vertical import changed, fitted
 
 WIDTH = 100  # of what is no terminal, unless COLUMNS says more
@@ -72,12 +73,8 @@ class Output:
                 self._stop(error)
 
     def _stop(self, error: OSError) -> None:
-        """Remember the fault; what is still buffered goes nowhere, or Python would complain at its end."""
         self.problem = error
-        with suppress(OSError, ValueError, AttributeError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.stream.fileno())  # type: ignore[union-attr]
-            os.close(nowhere)
+        silence(self.stream)
 
     def isatty(self) -> bool:
         """Whether a person reads it."""
@@ -90,6 +87,9 @@ class Output:
 @contextmanager
 def guarded_output() -> Iterator[Output]:
     """While it is open, standard output is an Output, for everybody who prints; a closed standard error is nowhere."""
+    while (free := os.open(os.devnull, os.O_RDWR)) <= 2:  # or a closed one's number would go to the next file
+        pass
+    os.close(free)
     out, err = sys.stdout, sys.stderr
     guarded = Output(out)
     sys.stdout = guarded

@@ -17,7 +17,7 @@ from kvmgym.core import engine, layout
 from kvmgym.core.memory import World, view
 from kvmgym.env import reward as rewards
 from kvmgym.env import stepping
-from kvmgym.env.buffers import Bytes, StaticRows, aligned_copy, widened, zeros
+from kvmgym.env.buffers import Bytes, StaticRows, aligned_copy, widened, writable, zeros
 from kvmgym.env.spaces import number_of_flat
 from kvmgym.params import Scenario
 from kvmgym.params.errors import MAX_NS, check, integer, lookup
@@ -308,7 +308,7 @@ class Worlds:
         return kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        self.__dict__.update(kept)
+        self.__dict__.update(writable(kept))
         self.states, self.statics = aligned_copy(self.states), self.statics.copy()
         self.address = stepping.address_of(self.others)
         self.pool = ThreadPoolExecutor(len(self.parts)) if kept["pool"] else None

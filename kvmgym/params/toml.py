@@ -39,9 +39,10 @@ def parse(cls: type[T], text: str, workloads: Mapping[str, Workload], file: str)
     """
     try:
         data = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or an integer of more digits than Python reads
-        reason = str(error).split(";")[0]
-        raise ValueError(f"{file}: not TOML: {shorten(reason, 200)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file}: not TOML: {shorten(str(error), 200)}") from error
+    except ValueError:  # Python reads integers of up to 4300 digits
+        raise ValueError(f"{file}: not TOML: a number of too many digits") from None
     except RecursionError:
         raise ValueError(f"{file}: not TOML: arrays or tables nested too deep") from None
     try:

@@ -111,7 +111,7 @@ FILES = {
     "binary.toml": (bytes(range(256)), "not UTF-8: invalid start byte at byte 128"),
     "nul.toml": (bytes(9), "not TOML: Invalid statement (at line 1, column 1)"),
     "empty.toml": (b"", "name: this key is missing"),
-    "digits.toml": (b"name = " + b"9" * 5000, "not TOML: Exceeds the limit (4300 digits) for integer string "),
+    "digits.toml": (b"name = " + b"9" * 5000, "not TOML: a number of too many digits"),
     "long.toml": (b"a=1\n" * 1_100_000, "too long: must be a scenario of at most 4,000,000 bytes"),
     "key.toml": (b'"' + b"k" * 10_000 + b'" = 1', f'unknown key "{"k" * 28}...{"k" * 27}": allowed: name, host'),
     "letters.toml": (b'"a\\u001b[31m" = 1', 'unknown key "a\\x1b[31m": allowed: name, host'),

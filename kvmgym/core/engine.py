@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import account, events, rng, shown
+from kvmgym.core import account, events, layout, rng, shown
 from kvmgym.core.guest import activity, ipi, locks, program, tasks
 from kvmgym.core.host import balance, directed_yield, eevdf, kvm, queues, ticks
 from kvmgym.core.jit import jit
@@ -192,7 +192,7 @@ def _spin_exit(w, v, now):
     vcpu.spin_exits += 1
     vcpu.ple_exits += 1
     vm.ple_exits += 1
-    account.note(w, account.TR_PLE, v, vcpu.ple_window_ns)
+    account.note(w, layout.TR_PLE, v, vcpu.ple_window_ns)
     kvm.grow_window(vcpu, w.par[0])
     kvm.begin_spin(ask, vcpu, vcpu.vm, kvm.wants_kernel_mode(w.par[0], vm, vcpu), now)
     if vm.vcpus < 2:
@@ -214,7 +214,7 @@ def _named_holder(w, v, now):
         vcpu.spin_exits += 1
         vcpu.ple_exits += 1
         w.vm[vcpu.vm].ple_exits += 1
-        account.note(w, account.TR_PLE, v, vcpu.ple_window_ns)
+        account.note(w, layout.TR_PLE, v, vcpu.ple_window_ns)
         if ipi.yield_named(w, v, owner, now) == YIELD_OK:
             w.pcpu[vcpu.pcpu].carry_ns += w.par[0].ple_exit_ns
             return True
@@ -237,7 +237,7 @@ def answer(w, target):
         return
     result = directed_yield.yield_to(w, me, vm.first + target, now)
     kvm.record_result(ask, vm, vcpus, target, result)
-    account.note(w, account.TR_YIELD, me, (vm.first + target) * 4 + result + 1)
+    account.note(w, layout.TR_YIELD, me, (vm.first + target) * 4 + result + 1)
     if result == YIELD_OK:
         w.pcpu[w.vcpu[me].pcpu].carry_ns += w.par[0].ple_exit_ns + w.par[0].yield_ns
 
@@ -246,7 +246,7 @@ def answer(w, target):
 def _no_target(w, v, now):
     """The spin exit ends without a yield: its cost delays the guest, which then spins on."""
     vcpu, par = w.vcpu[v], w.par[0]
-    account.note(w, account.TR_NO_TARGET, v, 0)
+    account.note(w, layout.TR_NO_TARGET, v, 0)
     kvm.end_spin(w.ask[0], vcpu)
     vcpu.spin_from_ns = now
     vcpu.resume_check = 1
@@ -313,7 +313,7 @@ def _switch_out(w, v, now):
     activity.suspend(w, v, now)
     if vcpu.state == RUNNING:
         account.set_state(w, v, READY, now)
-        account.note(w, account.TR_PREEMPT, v, vcpu.pcpu)
+        account.note(w, layout.TR_PREEMPT, v, vcpu.pcpu)
         kvm.on_preempt(vcpu, w.vm[vcpu.vm], now)
     vcpu.last_ran_ns = now
     if eevdf.parent(w, v) != NONE:
@@ -328,7 +328,7 @@ def _switch_in(w, p, v, was_idle, now):
         queues.set_idle(w, p, NO)
         ticks.start_ticks(w, p, now)
     account.set_state(w, v, RUNNING, now)
-    account.note(w, account.TR_RUN, v, p)
+    account.note(w, layout.TR_RUN, v, p)
     kvm.on_sched_in(vcpu, par)
     cost = pcpu.carry_ns + par.switch_ns
     if vcpu.woken and par.poll_max_ns > 0:

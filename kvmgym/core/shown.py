@@ -8,21 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from kvmgym.codes import FIFO, PVQ
 from kvmgym.core import account
 from kvmgym.core.host import eevdf
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import (
-    ACT_SPIN_ACK,
-    ACT_SPIN_BARRIER,
-    ACT_SPIN_LOCK,
-    FIFO,
-    NONE,
-    PVQ,
-    READY,
-    RUNNING,
-    SHOW_GUEST,
-    SHOW_LAG,
-)
+from kvmgym.core.layout import ACT_SPIN_ACK, ACT_SPIN_BARRIER, ACT_SPIN_LOCK, NONE, READY, RUNNING, SHOW_GUEST, SHOW_LAG
 
 _HOPS = 8  # how far a chain of waits is followed
 

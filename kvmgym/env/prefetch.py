@@ -104,7 +104,7 @@ def _pcpu(w, p):
     fetch(w.rq, p, 0)
     if w.pcpu[p].curr != NONE:
         _vcpu(w, w.pcpu[p].curr, _RUNS)
-    if par.grouped:
+    if par.group_scheduling:
         for k in range(par.vms):
             fetch(w.rq, (1 + k) * par.pcpus + p, 0)
             fetch(w.se, par.vcpus + k * par.pcpus + p, 0)
@@ -139,7 +139,7 @@ def queued(w):
         if vcpu.ready:
             fetch(w.se, v, 0)
             fetch(w.rq, vcpu.pcpu, 0)
-            if par.grouped:
+            if par.group_scheduling:
                 place = w.ask[0].vm * par.pcpus + vcpu.pcpu
                 fetch(w.rq, par.pcpus + place, 0)
                 fetch(w.se, par.vcpus + place, 0)

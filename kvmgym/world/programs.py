@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from kvmgym.codes import KICK_TARGETS, SHOOTDOWN_TARGETS
 from kvmgym.core import layout, rng
 from kvmgym.params import (
     Barrier,
@@ -26,9 +27,6 @@ from kvmgym.params import (
     Unlock,
     Vm,
 )
-
-SHOOTDOWN_CODES = {"others": layout.TO_OTHERS, "busy": layout.TO_BUSY, "one": layout.TO_ONE}
-KICK_CODES = {"random": layout.TO_ONE, "next": layout.TO_NEXT, "prev": layout.TO_PREV}
 
 
 class Tables:
@@ -136,9 +134,9 @@ class Program:
                 a, b, c = self.locks[phase.lock]
                 return enter(kind, after, a=a, b=b, c=c, option=int(irq_off))
             case Shootdown():
-                return enter(layout.PH_SHOOTDOWN, after, a=SHOOTDOWN_CODES[phase.targets])
+                return enter(layout.PH_SHOOTDOWN, after, a=SHOOTDOWN_TARGETS.numbers[phase.targets])
             case Kick():
-                return enter(layout.PH_KICK, after, a=KICK_CODES[phase.target])
+                return enter(layout.PH_KICK, after, a=KICK_TARGETS.numbers[phase.target])
             case Block():
                 return enter(layout.PH_BLOCK, after, dist=dist(phase.dist))
             case Barrier():

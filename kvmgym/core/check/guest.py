@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvmgym.codes import MUTEX, TAS
 from kvmgym.core import account
 from kvmgym.core.check.violations import (
     ACKS,
@@ -44,14 +45,12 @@ from kvmgym.core.layout import (
     ACT_SPIN_LOCK,
     BLOCKED,
     INF,
-    MUTEX,
     NONE,
     PH_BARRIER,
     PH_BLOCK,
     PH_GET,
     READY,
     RUNNING,
-    TAS,
     VECTOR_CALL,
 )
 

@@ -6,7 +6,8 @@ irq_end_ns are points in time; while it does not, they are what is left. Host wo
 
 from __future__ import annotations
 
-from kvmgym.core import account, events
+from kvmgym.codes import TAS
+from kvmgym.core import account, events, layout
 from kvmgym.core.host import eevdf, placement, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
@@ -20,7 +21,6 @@ from kvmgym.core.layout import (
     POLL_ENDS,
     POLLS,
     RUNNING,
-    TAS,
     YES,
 )
 
@@ -35,7 +35,7 @@ def must_look(w, vcpu):
 def ple_watches(w, vcpu):
     """True when hardware would exit from this spin: pause-loop exiting is on, and the guest spins in ring 0 or user
     mode is watched too."""
-    return w.par[0].ple and (vcpu.ring0 or w.par[0].ple_user)
+    return w.par[0].ple_enabled and (vcpu.ring0 or w.par[0].ple_user_exits)
 
 
 @jit
@@ -131,7 +131,7 @@ def halt(w, v, now):
         queues.request_resched(w, vcpu.pcpu)
     eevdf.dequeue(w, v, YES, now)
     account.set_state(w, v, BLOCKED, now)
-    account.note(w, account.TR_BLOCK, v, vcpu.pcpu)
+    account.note(w, layout.TR_BLOCK, v, vcpu.pcpu)
     queues.request_resched(w, vcpu.pcpu)
 
 
@@ -164,10 +164,10 @@ def adapt_poll(vcpu, par, now):
         return
     if halted > par.poll_max_ns:
         vcpu.poll_ns = vcpu.poll_ns // par.poll_shrink if par.poll_shrink > 0 else 0
-        if vcpu.poll_ns < par.poll_start_ns:
+        if vcpu.poll_ns < par.poll_grow_start_ns:
             vcpu.poll_ns = 0
     elif par.poll_grow > 0:
-        vcpu.poll_ns = min(max(vcpu.poll_ns * par.poll_grow, par.poll_start_ns), par.poll_max_ns)
+        vcpu.poll_ns = min(max(vcpu.poll_ns * par.poll_grow, par.poll_grow_start_ns), par.poll_max_ns)
 
 
 @jit
@@ -185,7 +185,7 @@ def wake(w, v, now):
     vcpu.ready = 1
     vcpu.woken = 1
     placement.wake(w, v, now)
-    account.note(w, account.TR_WAKE, v, vcpu.pcpu)
+    account.note(w, layout.TR_WAKE, v, vcpu.pcpu)
 
 
 @jit

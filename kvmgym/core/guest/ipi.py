@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import account, rng
+from kvmgym.codes import PV, TO_BUSY, TO_NEXT, TO_ONE, TO_OTHERS, TO_PREV, X2APIC_CLUSTER, X2APIC_PHYSICAL
+from kvmgym.core import account, layout, rng
 from kvmgym.core.guest import activity
 from kvmgym.core.host import directed_yield, kvm
 from kvmgym.core.jit import jit
@@ -22,18 +23,10 @@ from kvmgym.core.layout import (
     HIST_IPI,
     HIST_SHOOTDOWN,
     INF,
-    PV,
     RUNNING,
-    TO_BUSY,
-    TO_NEXT,
-    TO_ONE,
-    TO_OTHERS,
-    TO_PREV,
     VECTOR_CALL,
     VECTOR_RESCHED,
     VECTOR_TIMER,
-    X2APIC_CLUSTER,
-    X2APIC_PHYSICAL,
     YIELD_FREE,
     YIELD_OK,
 )
@@ -109,7 +102,7 @@ def yield_named(w, v, target, now):
     if target == v or w.vcpu[target].ready == 0:
         return YIELD_FREE
     result = directed_yield.yield_to(w, v, target, now)
-    account.note(w, account.TR_YIELD, v, target * 4 + result + 1)
+    account.note(w, layout.TR_YIELD, v, target * 4 + result + 1)
     vm.named_attempted += 1
     if result == YIELD_OK:
         vm.named_ok += 1
@@ -190,7 +183,7 @@ def send_done(w, v, now):
             w.goal[v * words + (r >> 5)] &= ~_bit(r)
             if unicast:
                 kvm.track_send(vm, _others(w, vm, v), vcpu.idx, r, np.int64(vcpu.send_vector), now)
-            account.note(w, account.TR_SEND, v, vm.first + r)
+            account.note(w, layout.TR_SEND, v, vm.first + r)
             target = vm.first + r
             if vcpu.send_vector == VECTOR_CALL:
                 w.pend[target * words + (vcpu.idx >> 5)] |= _bit(vcpu.idx)
@@ -216,7 +209,7 @@ def kick(w, v, target, now):
     """Send a reschedule IPI to one vCPU at once; its cost delays the sender afterwards."""
     vm = w.vm[w.vcpu[v].vm]
     kvm.track_send(vm, _others(w, vm, v), w.vcpu[v].idx, w.vcpu[target].idx, VECTOR_RESCHED, now)
-    account.note(w, account.TR_SEND, v, target)
+    account.note(w, layout.TR_SEND, v, target)
     w.vcpu[target].resched_pending = 1
     deliver(w, target, now)
     account.charge(w, v, _unicast_ns(w.par[0], vm), now)
@@ -261,7 +254,7 @@ def begin_irq(w, v, now):
         account.observe(w, vcpu.vm, HIST_IPI, base - vcpu.irq_arrived_ns)
     vcpu.irq_arrived_ns = INF
     w.host[0].events += 1
-    account.note(w, account.TR_IRQ, v, 0)
+    account.note(w, layout.TR_IRQ, v, 0)
     activity.set_event(w, v)
 
 
@@ -310,7 +303,7 @@ def _acknowledge(w, v, now):
             if bits & 1:
                 sender = vm.first + s
                 w.vcpu[sender].acks_left -= 1
-                account.note(w, account.TR_ACK, v, sender)
+                account.note(w, layout.TR_ACK, v, sender)
                 if w.vcpu[sender].acks_left == 0 and w.vcpu[sender].act == ACT_SPIN_ACK:
                     vm.nr_waiting -= 1
                     _count_shootdown(w, sender, now)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import account, rng
+from kvmgym.codes import MUTEX, PVQ, TAS
+from kvmgym.core import account, layout, rng
 from kvmgym.core.guest import activity, ipi
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import ACT_HALT, ACT_SPIN_LOCK, HIST_LOCK, INF, MUTEX, NONE, PVQ, RUNNING, TAS
+from kvmgym.core.layout import ACT_HALT, ACT_SPIN_LOCK, HIST_LOCK, INF, NONE, RUNNING
 
 
 @jit
@@ -28,7 +29,7 @@ def take(w, v, k, irq_off, now):
     vcpu.wait_since_ns = now
     account.count_waiting(lock, 1, now)
     activity.append_waiter(w, lock, v)
-    account.note(w, account.TR_WAIT, v, k)
+    account.note(w, layout.TR_WAIT, v, k)
     _look_for_cycle(w, v)
     wait_on(w, v, now)
     return False
@@ -84,7 +85,7 @@ def pass_on(w, v, k, irq_off, now):
     """Release lock `k`: to a running waiter (tas, by lot), the first waiter (fifo, pvq), or for all to try (mutex)."""
     lock, vcpu = w.lock[k], w.vcpu[v]
     lock.owner = NONE
-    account.note(w, account.TR_UNLOCK, v, k)
+    account.note(w, layout.TR_UNLOCK, v, k)
     if lock.kind == MUTEX:
         if lock.head != NONE:
             first = np.int64(lock.head)
@@ -115,7 +116,7 @@ def pass_on(w, v, k, irq_off, now):
 @jit
 def _own(w, v, k):
     vcpu, lock = w.vcpu[v], w.lock[k]
-    account.note(w, account.TR_LOCK, v, k)
+    account.note(w, layout.TR_LOCK, v, k)
     lock.owner = v
     lock.acquires += 1
     vcpu.held_lock = k

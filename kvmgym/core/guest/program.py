@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvmgym.core import account, events, rng
+from kvmgym.core import account, events, layout, rng
 from kvmgym.core.guest import activity, gates, ipi, locks, tasks
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
@@ -105,7 +105,7 @@ def run(w, v, now):
                 return
         elif kind == PH_OPS:
             vm.ops += phase.a
-            account.note(w, account.TR_OPS, v, phase.a)
+            account.note(w, layout.TR_OPS, v, phase.a)
         elif kind == PH_REPEAT:
             vcpu.loop_left = phase.a
         elif kind == PH_AGAIN:

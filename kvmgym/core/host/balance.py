@@ -6,7 +6,7 @@ pCPUs from its own on), PELT-based load (counts instead).
 
 from __future__ import annotations
 
-from kvmgym.core import account
+from kvmgym.core import account, layout
 from kvmgym.core.host import eevdf, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NO, NONE, READY
@@ -66,7 +66,7 @@ def _migrate(w, v, p, now):
     queues.attach(w, v, p, now, NO)
     account.count_ready(w, p, 1, now)
     w.pcpu[p].migrations += 1
-    account.note(w, account.TR_MIGRATE, v, p)
+    account.note(w, layout.TR_MIGRATE, v, p)
 
 
 @jit

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from kvmgym.codes import DEBOOST_V1
 from kvmgym.core.host import eevdf
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import DEBOOST_V1, NONE
+from kvmgym.core.layout import NONE
 
 INTERVAL_NS = 6_000_000  # at most one act a run queue within this time
 REVERSE_NS = 600_000  # a yield back within this time is debounced
@@ -49,7 +50,7 @@ def push_back(w, me, target, now):
     limiter comes first, so that yields to other pCPUs use it up too; v1's starts anew at every yield."""
     pcpu, unit = w.pcpu[w.vcpu[me].pcpu], w.par[0].unit_ns
     limited = now - pcpu.deboosted_ns <= INTERVAL_NS * unit
-    if not limited or w.par[0].deboost == DEBOOST_V1:
+    if not limited or w.par[0].yield_deboost == DEBOOST_V1:
         pcpu.deboosted_ns = now
     if limited or w.vcpu[target].pcpu != w.vcpu[me].pcpu or w.se[me].on_rq == 0 or w.se[target].on_rq == 0:
         return

@@ -5,19 +5,10 @@ Models kernel/sched/syscalls.c, yield_to, and fair.c, yield_task_fair. Left out:
 
 from __future__ import annotations
 
+from kvmgym.codes import DEBOOST_NONE, DEBOOST_V3, FORFEIT_6_19, FORFEIT_PRE_6_19
 from kvmgym.core.host import deboost, eevdf, queues
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import (
-    DEBOOST_NONE,
-    DEBOOST_V3,
-    FORFEIT_6_19,
-    FORFEIT_PRE_6_19,
-    NONE,
-    READY,
-    YIELD_ESRCH,
-    YIELD_FREE,
-    YIELD_OK,
-)
+from kvmgym.core.layout import NONE, READY, YIELD_ESRCH, YIELD_FREE, YIELD_OK
 
 
 @jit
@@ -52,12 +43,12 @@ def yield_to(w, me, target, now):
         w.rq[w.se[k].rq].next_buddy = k
         k = eevdf.parent(w, k)
     eevdf.update_curr(w, mine, now)
-    if w.par[0].deboost == DEBOOST_V3:
+    if w.par[0].yield_deboost == DEBOOST_V3:
         if other == mine or w.par[0].lag_credit_across:
             if other != mine and eevdf.update_curr(w, other, now):
                 queues.request_resched(w, other)
             deboost.credit(w, me, target, now)
-    elif w.par[0].deboost != DEBOOST_NONE:
+    elif w.par[0].yield_deboost != DEBOOST_NONE:
         deboost.push_back(w, me, target, now)
     _forfeit(w, me)
     queues.request_resched(w, mine)

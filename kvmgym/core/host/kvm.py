@@ -7,8 +7,9 @@ an attempt does to KVM's state is here, once, for compiled policies, agents and 
 
 from __future__ import annotations
 
+from kvmgym.codes import MODE_ALWAYS, MODE_RING0, TRACK_OFF, TRACK_V2
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import MODE_ALWAYS, MODE_RING0, NO, NONE, TRACK_OFF, TRACK_V2, YES, YIELD_ESRCH, YIELD_OK
+from kvmgym.core.layout import NO, NONE, YES, YIELD_ESRCH, YIELD_OK
 
 TRIES = 3  # -ESRCH results that end a round
 
@@ -89,9 +90,9 @@ def track_eoi(vm, vcpus, me, vector, now):
 def wants_kernel_mode(par, vm, vcpu):
     """What a spin exit passes as yield_to_kernel_mode: always true (Intel), or whether the spinner is in ring 0 (AMD,
     arm64); never for SEV-ES, whose ring is hidden."""
-    if par.kernel_mode == MODE_RING0:
+    if par.ple_kernel_mode == MODE_RING0:
         return vcpu.ring0 if vm.sev_es == 0 else NO
-    return YES if par.kernel_mode == MODE_ALWAYS else NO
+    return YES if par.ple_kernel_mode == MODE_ALWAYS else NO
 
 
 @jit

@@ -81,7 +81,7 @@ def allowed(w, v, p):
 def queue_of(w, v, p):
     """The queue that vCPU `v` joins on pCPU `p`: its VM's group there, or the root."""
     g = w.vcpu[v].vm
-    if w.par[0].grouped and not w.vm[g].is_task:
+    if w.par[0].group_scheduling and not w.vm[g].is_task:
         return w.par[0].pcpus * (1 + g) + p
     return p
 

@@ -6,8 +6,6 @@ overhead = T for a pCPU) and Little's law can be checked without a tolerance.
 
 from __future__ import annotations
 
-import numpy as np
-
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -17,16 +15,16 @@ from kvmgym.core.layout import (
     HIST_OCTAVES,
     HIST_STEPS,
     HISTS,
+    HOST_FIELDS,
+    LOCK_FIELDS,
     NONE,
+    PCPU_FIELDS,
     READY,
     RUNNING,
+    VCPU_FIELDS,
+    VM_FIELDS,
 )
-
-# Kinds of trace rows. The argument is in brackets.
-(TR_RUN, TR_PREEMPT, TR_BLOCK, TR_WAKE, TR_PLE, TR_YIELD, TR_LOCK, TR_WAIT, TR_UNLOCK, TR_SEND, TR_IRQ, TR_ACK, TR_OPS,
- TR_TICK, TR_MIGRATE, TR_NO_TARGET) = (np.int64(code) for code in range(16))  # fmt: skip
-TRACE_NAMES = ("run", "preempt", "block", "wake", "PLE", "yield_to", "lock", "wait", "unlock", "send", "irq", "ack",
-               "ops", "tick", "migrate", "no target")  # fmt: skip
+from kvmgym.core.memory import clearing
 
 
 @jit
@@ -191,68 +189,33 @@ def settle(w):
         count_waiting(w.lock[k], 0, now)
 
 
+_clear_host, _clear_pcpu, _clear_vm, _clear_vcpu, _clear_lock = (
+    clearing(fields) for fields in (HOST_FIELDS, PCPU_FIELDS, VM_FIELDS, VCPU_FIELDS, LOCK_FIELDS)
+)
+
+
 @jit
 def reset(w):
-    """Start the measured window now: all counters to zero, host work still in progress carried over."""
+    """Start the measured window now: the counters that core/layout.py marks go to zero, but for the spin and host work
+    still in progress, which are carried over."""
     settle(w)
     now = w.host[0].now_ns
+    _clear_host(w.host[0])
     w.host[0].window_since_ns = now
-    w.host[0].events = 0
-    w.host[0].decisions = 0
     for v in range(w.par[0].vcpus):
         vcpu = w.vcpu[v]
-        vcpu.run_ns = 0
-        vcpu.ready_ns = 0
-        vcpu.blocked_ns = 0
+        _clear_vcpu(vcpu)
         vcpu.spin_ns = -spun_since(vcpu, now)
-        vcpu.kernel_ns = 0
-        vcpu.ple_exits = 0
-        vcpu.overhead_ns = 0
         if vcpu.state == RUNNING:
             vcpu.overhead_ns = max(0, vcpu.overhead_until_ns - now)
     for p in range(w.par[0].pcpus):
         pcpu = w.pcpu[p]
-        pcpu.used_ns = 0
-        pcpu.idle_ns = 0
-        pcpu.overhead_ns = 0
+        _clear_pcpu(pcpu)
         if pcpu.curr != NONE:
             pcpu.overhead_ns = w.vcpu[pcpu.curr].overhead_ns
-        pcpu.ready_integral_ns = 0
-        pcpu.switches = 0
-        pcpu.migrations = 0
     for g in range(w.par[0].vms):
-        vm = w.vm[g]
-        vm.ops = 0
-        vm.ple_exits = 0
-        vm.yields_attempted = 0
-        vm.yields_ok = 0
-        vm.yields_esrch = 0
-        vm.relaxed_attempted = 0
-        vm.relaxed_ok = 0
-        vm.relaxed_esrch = 0
-        vm.named_attempted = 0
-        vm.named_ok = 0
-        vm.polls = 0
-        vm.polls_ok = 0
-        vm.flags_left = 0
-        vm.guest_switches = 0
-        vm.lock_acquires = 0
-        vm.mutex_acquires = 0
-        vm.lhp_ns = 0
-        vm.shootdowns = 0
-        vm.shootdown_ns = 0
-        vm.shootdowns_sent = 0
-        vm.kicks = 0
-        vm.halts = 0
-        vm.wakeups = 0
-        vm.wakeups_queued = 0
-        vm.preemptions = 0
-        vm.rewarm_spent_ns = 0
+        _clear_vm(w.vm[g])
     for k in range(w.par[0].locks):
-        lock = w.lock[k]
-        lock.wait_integral_ns = 0
-        lock.wait_sum_ns = 0
-        lock.acquires = 0
-        lock.contended = 0
+        _clear_lock(w.lock[k])
     for i in range(w.par[0].vms * HISTS * HIST_BINS):
         w.hist[i] = 0

@@ -23,7 +23,7 @@ from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import make_array, populate_array
 
 from kvmgym.core.jit import disabled
-from kvmgym.core.layout import LINE, STATE_PARTS, STATIC_PARTS
+from kvmgym.core.layout import LINE, STATE_PARTS, STATIC_PARTS, Field, meaning
 
 PARTS = (*STATE_PARTS, *STATIC_PARTS)
 # bytes at the head of a state row where compiled code keeps pointers, after the addresses of the rows that they are for
@@ -202,6 +202,28 @@ def _fetch_compiled(typing_context: Any, vector: Any, index: Any, shift: Any) ->
         return context.get_dummy_value()
 
     return types.none(vector, index, shift), generate
+
+
+def clearing(fields: list[Field]) -> Any:
+    """A function that sets the counters of the measured window in a record of this table to 0."""
+    names = [field[0] for field in fields if meaning(field)[2]]
+
+    def clear_plain(record: Any) -> None:
+        for name in names:
+            record[name] = 0
+
+    @intrinsic
+    def clear_compiled(typing_context: Any, record: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            for name in names:
+                kind = context.get_data_type(record.typeof(name))
+                place = cgutils.get_record_member(builder, args[0], record.offset(name), kind)
+                builder.store(kind(0), place)
+            return context.get_dummy_value()
+
+        return types.none(record), generate
+
+    return clear_plain if disabled() else clear_compiled
 
 
 def _fetch_plain(part: Any, index: int, shift: int) -> None:

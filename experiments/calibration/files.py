@@ -11,7 +11,7 @@ from typing import Any
 import kvmgym
 from kvmgym.core.jit import CACHE_DIR
 from kvmgym.files import write_atomically
-from kvmgym.measure.compare import Cell
+from kvmgym.measure.gains import Cell
 
 
 def short(value: float) -> float:
@@ -20,10 +20,19 @@ def short(value: float) -> float:
 
 
 def percent(cell: Cell) -> dict[str, float]:
-    """A cell for JSON: gain and waste in per cent, rates a second."""
+    """A cell for JSON: gains (of all VMs with its interval, of the worst VM) and waste in per cent, rates a second.
+
+    ValueError when a VM stands still, or the VMs run different programs.
+    """
+    worst = cell.host.worst
+    if cell.gain is None or cell.ops_per_s is None or worst is None or worst.gain is None:
+        raise ValueError(f"{cell.scenario}, {cell.policy}: {cell.host.why or 'VMs of different programs'}")
     return {
         "gain": short(100 * cell.gain.mean),
         "half_width": short(100 * cell.gain.half_width),
+        "low": short(100 * cell.gain.low),
+        "high": short(100 * cell.gain.high),
+        "worst_vm": short(100 * worst.gain.mean),
         "wasted": short(100 * cell.wasted_share),
         "ops_per_s": short(cell.ops_per_s.mean),
         "yields_ok_per_s": short(cell.yields_ok_per_s),

@@ -19,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.calibration import effect, rules, variants
 from experiments.calibration.files import percent, short, version, write_json
-from kvmgym.measure.compare import Cell, Run, Store, cells, run_all
+from kvmgym.measure.compare import Run, Store, run_all
+from kvmgym.measure.gains import Cell, cells
 from kvmgym.measure.published import PUBLISHED
 from kvmgym.measure.warmup import compile_once
 from kvmgym.params import Scenario
@@ -104,9 +105,9 @@ def fit(sweep: Sweep, out: Path, refreeze: bool) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for workload in SERIES_WORKLOADS:
         points = [
-            rules.Point(label[1], label[2], short(100 * place["series-v3"].gain.mean),
-                        short(100 * place["series-v3"].gain.half_width), short(100 * place["legacy"].wasted_share))
+            rules.Point(label[1], label[2], gain["gain"], gain["half_width"], short(100 * place["legacy"].wasted_share))
             for label, place in found.items() if isinstance(label, tuple) and label[0] == workload
+            for gain in [percent(place["series-v3"])]
         ]  # fmt: skip
         target, least = PUBLISHED[workload, 2].v3_throughput, HEADROOM[workload]
         choice = rules.choose(points, target, least)

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kvmgym.cli.tables import MANY, Entrants, scenarios_of, tables
 from kvmgym.files import write_atomically
-from kvmgym.measure.compare import GROUPS, Cell, Learned, Run, Store, cells, group_of, grouped, run_all
+from kvmgym.measure.compare import GROUPS, Learned, Run, Store, group_of, grouped, run_all
+from kvmgym.measure.gains import Cell, cells
 from kvmgym.measure.published import published_for
 from kvmgym.measure.simulate import DURATION_NS, WARMUP_NS
 from kvmgym.measure.warmup import compile_once
@@ -38,7 +39,8 @@ def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
         parents=[common],
         help="run policies on scenarios and print the gain over a baseline",
         description="Run policies × scenarios × seeds and print each policy's gain in guest operations a second over "
-        "the baseline, with 95 %% confidence intervals paired by seed. Finished runs are kept under the results "
+        "the baseline (the geometric mean over the VMs of each VM's own), with 95 %% confidence intervals paired by "
+        "seed. Finished runs are kept under the results "
         "folder: after an interruption the same command goes on. Without options: the series' three workloads, "
         "2 VMs of 16 vCPUs on 16 pCPUs.",
     )
@@ -58,7 +60,9 @@ def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
     add("--duration", metavar="S", type=float, default=DURATION_NS / 1e9, help=f"measured simulated seconds {default}")
     add("--warmup", metavar="S", type=float, default=WARMUP_NS / 1e9, help=f"simulated seconds before that {default}")
     add("--out", metavar="DIR", default="results/compare", help=f"results folder {default}")
-    add("--details", action="store_true", help=f"print what lies behind the gains also for more than {MANY} policies")
+    add("--details", action="store_true",
+        help="print each VM's own gain, the worst VM's, and what lies behind the gains, also for more than "
+        f"{MANY} policies")  # fmt: skip
     command.set_defaults(run=run)
 
 
@@ -163,7 +167,7 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     written = [file, *_plot(found, store.folder / "gain.png", options.baseline, policies, console)]
     console.print(f"runs in {store.path}, " + ", ".join(map(str, written)))
     if len(policies) > MANY and not options.details:
-        console.print(f"operations/s, wasted CPU, exits and yields are in {file}, and printed with --details")
+        console.print(f"each VM's gain, operations/s, wasted CPU, exits and yields: in {file}, or with --details")
     return data
 
 

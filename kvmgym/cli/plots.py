@@ -15,10 +15,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kvmgym.files import write_atomically
-from kvmgym.measure.compare import Cell
+from kvmgym.measure.gains import Cell
 from kvmgym.measure.published import published_for
+from kvmgym.measure.stats import Gain
 
-CAPTION = "95 % intervals, paired by seed; lines: published (dotted v1/v2, dashed v3)"
+CAPTION = "95 % intervals, paired by seed; small marks: each VM\nlines: published (dotted v1/v2, dashed v3)"
 
 
 def gain_bars(found: Sequence[Cell], path: Path, baseline: str) -> None:
@@ -31,9 +32,14 @@ def gain_bars(found: Sequence[Cell], path: Path, baseline: str) -> None:
     places = np.arange(len(scenarios))
     for column, policy in enumerate(policies):
         chosen = [by_place[scenario, policy] for scenario in scenarios]
-        heights = [100 * cell.gain.mean for cell in chosen]
-        errors = [100 * cell.gain.half_width for cell in chosen]
-        axes.bar(places + (column + 0.5) * width - 0.4, heights, width, yerr=errors, capsize=2, label=policy)
+        middles = places + (column + 0.5) * width - 0.4
+        heights, errors = _drawn([cell.gain for cell in chosen])
+        axes.bar(middles, heights, width, yerr=errors, capsize=2, label=policy)
+        for middle, cell in zip(middles, chosen, strict=True):
+            own = _own(cell)
+            axes.plot([middle] * len(own), own, "_", color="black", ms=5)
+            if cell.gain is None:
+                axes.text(middle, 0, f" {cell.host.why}", rotation=90, ha="center", va="bottom", fontsize=6)
     for place, scenario in enumerate(scenarios):
         figures = published_for(scenario)
         if figures:
@@ -61,11 +67,14 @@ def gain_dots(found: Sequence[Cell], path: Path, baseline: str, policies: Mappin
         axes.axis("off")
     for axes, scenario in zip(grid.flat, scenarios, strict=False):
         for place, (policy, privileged) in enumerate(policies.items()):
-            gain = by_place[scenario, policy].gain
+            cell = by_place[scenario, policy]
             fill = "white" if privileged else "tab:blue"
-            axes.errorbar(
-                100 * gain.mean, place, xerr=100 * gain.half_width, fmt="o", color="tab:blue", mfc=fill, ms=4, capsize=2
-            )
+            means, errors = _drawn([cell.gain])
+            axes.errorbar(means, [place], xerr=errors, fmt="o", color="tab:blue", mfc=fill, ms=4, capsize=2)
+            own = _own(cell)
+            axes.plot(own, [place] * len(own), "|", color="black", ms=4)
+            if cell.gain is None:
+                axes.text(0, place, f" {cell.host.why}", va="center", fontsize=6)
         figures = published_for(scenario)
         if figures:
             axes.axvline(figures.v1_v2, linestyle=":", color="black", linewidth=1)
@@ -78,6 +87,19 @@ def gain_dots(found: Sequence[Cell], path: Path, baseline: str, policies: Mappin
     figure.supxlabel(f"gain in operations/s over {baseline} [%]", fontsize=9)
     figure.suptitle(f"{CAPTION}; hollow: privileged", fontsize=9)
     _save(figure, path)
+
+
+def _drawn(gains: Sequence[Gain | None]) -> tuple[list[float], list[list[float]]]:
+    """Means in per cent, and the lengths of the intervals below and above them; nothing is drawn for None."""
+    means = [100 * gain.mean if gain else np.nan for gain in gains]
+    below = [100 * (gain.mean - gain.low) if gain else 0.0 for gain in gains]
+    above = [100 * (gain.high - gain.mean) if gain else 0.0 for gain in gains]
+    return means, [below, above]
+
+
+def _own(cell: Cell) -> list[float]:
+    """The gains of the VMs that have one, in per cent; [] for a single VM."""
+    return [100 * vm.gain.mean for vm in cell.host.vms if vm.gain] if len(cell.host.vms) > 1 else []
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The tables of a comparison: gains over the baseline, and what lies behind them."""
+"""The tables of a comparison: gains over the baseline, each VM's own, and what lies behind them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from kvmgym.measure.compare import HEADINGS, LEARNED, Cell, Learned, group_of, grouped
+from kvmgym.cli.vmtables import by_vm
+from kvmgym.measure.compare import HEADINGS, LEARNED, Learned, group_of, grouped
+from kvmgym.measure.gains import Cell
 from kvmgym.measure.published import published_for
 from kvmgym.policies import Policy
 
@@ -24,13 +26,24 @@ def scenarios_of(found: Iterable[Cell]) -> list[str]:
 
 
 def tables(found: Sequence[Cell], baseline: str, policies: Entrants, width: int, details: bool = False) -> list[Table]:
-    """The gains, for many policies with a row a policy, and what lies behind them (for many policies: with details)."""
+    """The gains, for many policies with a row a policy; then, for few policies or with details, each VM's own gain and
+    what lies behind them. Where VMs run different programs, each VM's own gain is always shown."""
     places = {(cell.scenario, cell.policy): cell for cell in found}
     title = f"gain in guest operations/s over {baseline} in %, with 95 % intervals paired by seed"
-    if len(policies) <= MANY:
-        return [_by_scenario(title, places, baseline, grouped(policies)), _behind(found)]
-    gains = _by_policy(title, places, baseline, grouped(policies), width)
-    return [*gains, _behind(found)] if details else gains
+    if any(cell.mixed for cell in found):
+        title += "\n(where VMs run different programs: geometric mean of each VM's own gain)"
+    left_out = dict.fromkeys(f"{cell.scenario} {name}" for cell in found for name in cell.host.left_out)
+    if left_out:
+        title += f"\n(left out, as without progress in either run: {', '.join(left_out)})"
+    ordered, few = grouped(policies), len(policies) <= MANY
+    gains = (
+        [_by_scenario(title, places, baseline, ordered)] if few else _by_policy(title, places, baseline, ordered, width)
+    )
+    for scenario in scenarios_of(found):
+        if few or details or places[scenario, baseline].mixed:
+            mine = {policy.name: places[scenario, policy.name] for policy in ordered}
+            gains += by_vm(mine, baseline, width, policies_down=not few)
+    return [*gains, _behind(found)] if few or details else gains
 
 
 def _table(title: str | None) -> Table:
@@ -51,18 +64,18 @@ def _by_scenario(title: str, places: Places, baseline: str, policies: Entrants) 
     if published:
         table.add_column("published\nv1/v2, v3", justify="right", no_wrap=True)
     for scenario in scenarios:
-        gains = [_gain_text(places[scenario, policy.name]) for policy in shown]
+        gains = [places[scenario, policy.name].text for policy in shown]
         table.add_row(scenario, *gains, *([_published_text(scenario)] if published else []))
     return table
 
 
 def _by_policy(title: str, places: Places, baseline: str, policies: Entrants, width: int) -> list[Table]:
     """A row a policy, grouped, a column a scenario with the published figures in its heading; as many tables as the
-    width needs. The baseline's row has its operations a second."""
+    width needs. The baseline's row has its operations a second, where these have a sum."""
 
     def text(scenario: str, policy: str) -> str:
         cell = places[scenario, policy]
-        return f"{cell.ops_per_s.mean:,.0f}/s" if policy == baseline else _gain_text(cell)
+        return _rate_text(cell) if policy == baseline else cell.text
 
     scenarios, names = scenarios_of(places.values()), [policy.name for policy in policies]
     widest = max(len(line) for place in places for line in (text(*place), place[0], _published_text(place[0])))
@@ -104,14 +117,15 @@ def _behind(found: Sequence[Cell]) -> Table:
         table.add_column(column, justify="left" if text else "right", no_wrap=text)
     for cell in found:
         table.add_row(
-            cell.scenario, cell.policy, f"{cell.ops_per_s.mean:,.0f}", f"{100 * cell.wasted_share:.1f} %",
+            cell.scenario, cell.policy, _rate_text(cell).removesuffix("/s"), f"{100 * cell.wasted_share:.1f} %",
             f"{cell.ple_exits_per_s:,.0f}", f"{cell.yields_ok_per_s:,.0f}", f"{cell.fairness:.3f}",
         )  # fmt: skip
     return table
 
 
-def _gain_text(cell: Cell) -> str:
-    return f"{100 * cell.gain.mean:+.1f} ± {100 * cell.gain.half_width:.1f}"
+def _rate_text(cell: Cell) -> str:
+    """Operations a second of all VMs; "by VM" where these run different programs."""
+    return f"{cell.ops_per_s.mean:,.0f}/s" if cell.ops_per_s else "by VM"
 
 
 def _published_text(scenario: str) -> str:

@@ -182,6 +182,7 @@ class Worlds:
         self.others.install(self.world(place))
         row[stepping.UNTIL_NS] = self.duration_ns
         row[stepping.CONTROLLED] = controlled
+        row[stepping.MIXED] = chosen.mixed
         row[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
         self.gains[place] = 0
         self._run_to_first(place)

@@ -22,11 +22,12 @@ from kvmgym.env import observation, prefetch, reward
 from kvmgym.policies import SIGNATURE
 
 # Columns of a row's whole numbers, int64 [E, COLUMNS + 2 * (reward.SUMS + VMs)]: set by the environment (STATIC: the
-# row of `statics` that has its scenario's tables) ...
-UNTIL_NS, CONTROLLED, SHOW_ALL, KEEP_ASKING, PRIVILEGED, STATIC = range(6)
+# row of `statics` that has its scenario's tables; MIXED: its VMs run different programs) ...
+UNTIL_NS, CONTROLLED, SHOW_ALL, KEEP_ASKING, PRIVILEGED, STATIC, MIXED = range(7)
 # ... and told by a step: status (AT_*), the decision, the result of the last attempt (1, 0, -1; -2: none), time passed
-AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, COLUMNS = range(6, 16)
+AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, COLUMNS = range(7, 17)
 NO_ATTEMPT = -2
+NO_SUM = -1  # OPS where the VMs run different programs
 
 _PLAIN: dict[int, Any] = {}  # policies by address when nothing is compiled
 
@@ -104,7 +105,7 @@ def _tell(w, status, row, out):
     ops = 0
     for g in range(w.par[0].vms):
         ops += 0 if w.vm[g].is_task else w.vm[g].ops
-    row[OPS] = ops
+    row[OPS] = NO_SUM if row[MIXED] else ops
     if status == AT_DECISION:
         row[VM] = ask.vm
         row[ME] = ask.me
@@ -125,7 +126,7 @@ def begin_row(state, static, row, others, mask, out):
     row[NOW_NS] = w.host[0].now_ns
     row[RESULT] = NO_ATTEMPT
     status = _run_to_decision(w, row, _function_at(others), mask)
-    reward.read_sums(w, row[COLUMNS:])
+    reward.read_sums(w, row[COLUMNS:], True)
     _tell(w, status, row, out)
 
 
@@ -175,7 +176,7 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
             _prefetch(w, which, n, states, statics, actions, rows)
         sums = reward.SUMS + w.par[0].vms
         before, after = row[COLUMNS : COLUMNS + sums], row[COLUMNS + sums : COLUMNS + 2 * sums]
-        reward.read_sums(w, after)
+        reward.read_sums(w, after, weights[reward.HEADLINE] != 0.0)
         gain = gains[e]
         reward.write_terms(w, before, after, gain[1:])
         total = 0.0

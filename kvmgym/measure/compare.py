@@ -1,4 +1,4 @@
-"""Policies × scenarios × seeds: run what is missing, keep what is done, sum up the gain over a baseline.
+"""Policies × scenarios × seeds: run what is missing, keep what is done (kvmgym.measure.gains compares them).
 
 Each finished run is one line of `runs.jsonl`, written as it ends and keyed by everything that decides its result, so an
 interrupted comparison goes on where it stopped and an edited scenario or engine never mixes with old results.
@@ -19,7 +19,6 @@ from typing import Any, Protocol, TypeVar
 from kvmgym.core.jit import CACHE_DIR
 from kvmgym.measure.metrics import Result
 from kvmgym.measure.simulate import simulate
-from kvmgym.measure.stats import Interval, interval, paired_gain
 from kvmgym.params import Scenario
 from kvmgym.policies import Policy
 
@@ -149,7 +148,7 @@ def summarise(run: Run) -> Row:
 
 
 def row_of(result: Result) -> Row:
-    """What the tables need of a result, and what it is of."""
+    """What the tables need of a result, and what it is of. ops_per_s is None where the VMs run different programs."""
     seconds = result.duration_ns / 1e9
     return {
         "scenario": result.scenario,
@@ -157,7 +156,9 @@ def row_of(result: Result) -> Row:
         "seed": result.seed,
         "duration_ns": result.duration_ns,
         "warmup_ns": result.warmup_ns,
-        "ops_per_s": result.ops_per_s,
+        "ops_per_s": None if result.mixed else result.ops_per_s,
+        "vm_names": [vm.name for vm in result.vms],
+        "vm_programs": [vm.program for vm in result.vms],
         "vm_ops_per_s": [vm.ops_per_s for vm in result.vms],
         "wasted_share": result.wasted_share,
         "fairness": result.fairness,
@@ -231,45 +232,3 @@ def _run_policies(missing: Sequence[Run], store: Store, threads: int, tell: Call
                 if not future.cancelled() and future.exception() is None:
                     store.add(run.key, future.result())
             raise
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A policy on a scenario: gain over the baseline, paired by seed, and means over the seeds."""
-
-    scenario: str
-    policy: str
-    gain: Interval
-    ops_per_s: Interval
-    wasted_share: float
-    ple_exits_per_s: float
-    yields_ok_per_s: float
-    fairness: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; gains as fractions."""
-        plain: dict[str, Any] = {name: getattr(self, name) for name in ("scenario", "policy")}
-        for name in ("gain", "ops_per_s"):
-            value: Interval = getattr(self, name)
-            plain[name] = {"mean": value.mean, "low": value.low, "high": value.high, "seeds": value.n}
-        for name in ("wasted_share", "ple_exits_per_s", "yields_ok_per_s", "fairness"):
-            plain[name] = getattr(self, name)
-        return plain
-
-
-def cells(rows: Iterable[dict[str, Any]], baseline: str, level: float = 0.95) -> list[Cell]:
-    """One Cell for each scenario and policy of the rows, in their order."""
-    grouped: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
-    for row in rows:
-        grouped.setdefault((row["scenario"], row["policy"]), {})[row["seed"]] = row
-    found = []
-    for (scenario, policy), by_seed in grouped.items():
-        base = grouped[scenario, baseline]
-        values = {name: [row[name] for row in by_seed.values()] for name in next(iter(by_seed.values()))}
-        means = {
-            name: sum(values[name]) / len(values[name])
-            for name in ("wasted_share", "ple_exits_per_s", "yields_ok_per_s", "fairness")
-        }
-        gain = paired_gain(values["ops_per_s"], [base[seed]["ops_per_s"] for seed in by_seed], level)
-        found.append(Cell(scenario, policy, gain, interval(values["ops_per_s"], level), **means))
-    return found

@@ -6,6 +6,7 @@ State is declared in core/layout.py; here are only sums, rates and quantiles of 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ from kvmgym.core.memory import World
 from kvmgym.world.blueprint import Blueprint
 
 Counts = npt.NDArray[np.int32]
+
+
+class MixedProgramsWarning(UserWarning):
+    """Operations of VMs that run different programs were added up: chunks and requests have no common sum."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,11 @@ class LockMetrics:
 
 @dataclass(frozen=True)
 class VmMetrics:
-    """One VM. Yields of round 1 are yields_*, those of the relaxed round relaxed_*."""
+    """One VM. program: its workload's name; progress: what an operation of it is called. Yields of round 1 are
+    yields_*, those of the relaxed round relaxed_*."""
 
     name: str
+    program: str
     progress: str
     ops: int
     ops_per_s: float
@@ -116,7 +123,8 @@ class VmMetrics:
 @dataclass(frozen=True)
 class Result:
     """One run. wasted_share: part of the host's time that went into spinning and host work; fairness: Jain's index of
-    the VMs' CPU time by weight (1: equal); events and decisions: of the measured window."""
+    the VMs' CPU time by weight (1: equal); events and decisions: of the measured window; mixed: the VMs run different
+    programs."""
 
     scenario: str
     policy: str
@@ -125,7 +133,7 @@ class Result:
     warmup_ns: int
     events: int
     decisions: int
-    ops_per_s: float
+    mixed: bool
     wasted_share: float
     fairness: float
     vms: tuple[VmMetrics, ...]
@@ -133,9 +141,22 @@ class Result:
     pcpus: tuple[PcpuMetrics, ...]
     locks: tuple[LockMetrics, ...]
 
+    @property
+    def ops_per_s(self) -> float:
+        """Operations a second of all VMs together, for hosts whose VMs run one program.
+
+        On other hosts the sum is of different things: a MixedProgramsWarning says so (Python shows it once for each
+        place in the code). There, read `vms` one by one, and compare runs by kvmgym.measure.gains.
+        """
+        if self.mixed:
+            programs = ", ".join(dict.fromkeys(vm.program for vm in self.vms))
+            text = f"Result.ops_per_s of {self.scenario} adds up operations of different programs ({programs})"
+            warnings.warn(f"{text}: read vms[i].ops_per_s, compare by kvmgym.measure.gains", MixedProgramsWarning, 2)
+        return sum(vm.ops_per_s for vm in self.vms)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+        """Plain data for JSON; ops_per_s is None where the VMs run different programs."""
+        return {**asdict(self), "ops_per_s": None if self.mixed else self.ops_per_s}
 
 
 def bin_edges() -> npt.NDArray[np.float64]:
@@ -186,6 +207,7 @@ def _vm(blueprint: Blueprint, world: World, g: int, seconds: float) -> VmMetrics
     counted.pop("vcpus")
     return VmMetrics(
         name=vm.name,
+        program=vm.workload.name,
         progress=vm.workload.progress,
         ops_per_s=int(row["ops"]) / seconds,
         ipi_latency=quantiles(hist[layout.HIST_IPI]),
@@ -237,7 +259,7 @@ def read(blueprint: Blueprint, world: World, policy: str, seed: int) -> Result:
         warmup_ns=warmup,
         events=int(host["events"]),
         decisions=int(host["decisions"]),
-        ops_per_s=sum(vm.ops_per_s for vm in guests),
+        mixed=blueprint.scenario.mixed,
         wasted_share=wasted / max((now - warmup) * len(pcpus), 1),
         fairness=jain(shares),
         vms=guests,

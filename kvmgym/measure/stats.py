@@ -1,4 +1,4 @@
-"""Intervals of means: Student's t without a dependency, and pairing by seed."""
+"""Intervals of means and of gains: Student's t without a dependency, and pairing by seed."""
 
 from __future__ import annotations
 
@@ -27,6 +27,31 @@ class Interval:
     def high(self) -> float:
         """The upper end."""
         return self.mean + self.half_width
+
+    def holds(self, value: float) -> bool:
+        """Whether the interval contains the value."""
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A relative gain over n seeds, taken on the log scale, with its confidence interval, which is wider above than
+    below (from -1 to infinity for n = 1)."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's width, as tables show it after `±`."""
+        return (self.high - self.low) / 2
+
+    @property
+    def text(self) -> str:
+        """In per cent with half of the interval's width, as `-33.0 ± 1.3`."""
+        return f"{100 * self.mean:+.1f} ± {100 * self.half_width:.1f}"
 
     def holds(self, value: float) -> bool:
         """Whether the interval contains the value."""
@@ -75,13 +100,45 @@ def interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return Interval(float(data.mean()), t_quantile(level, len(data) - 1) * error, len(data))
 
 
-def paired_gain(values: Sequence[float], baseline: Sequence[float], level: float = 0.95) -> Interval:
-    """Relative gain over a baseline, paired by place (the same seed): mean of value / baseline - 1 and its interval.
+def log_gain(logs: Sequence[float], level: float = 0.95) -> Gain:
+    """The gain whose logarithms are given, one a seed: their mean and Student-t interval, shown as exp(.) - 1.
 
-    Errors: ValueError when the lengths differ or a baseline is 0.
+    >>> log_gain([math.log(2), -math.log(2)]).mean
+    0.0
+    """
+    found = interval(logs, level)
+    return Gain(math.expm1(found.mean), math.expm1(found.low), _growth(found.high), found.n)
+
+
+def _growth(log: float) -> float:
+    """exp(log) - 1, infinite where a float ends (a wide interval of few seeds)."""
+    return math.expm1(log) if log < 700 else math.inf
+
+
+def paired_gain(values: Sequence[float], baseline: Sequence[float], level: float = 0.95) -> Gain:
+    """Gain over a baseline, paired by place (the same seed), on the log scale.
+
+    Errors: ValueError when the lengths differ or a value is 0.
+    """
+    return paired_vm_gain([(value,) for value in values], [(base,) for base in baseline], level)
+
+
+def paired_vm_gain(values: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], level: float = 0.95) -> Gain:
+    """Gain over a baseline by VM, both [seeds][VMs] and paired by place: the geometric mean over the VMs for each seed,
+    and its interval over the seeds. kvmgym.measure.gains does the same for VMs that may stand still.
+
+    Errors: ValueError when the lengths differ or a value is 0.
     """
     if len(values) != len(baseline):
         raise ValueError(f"baseline has {len(baseline)} values: must be {len(values)}, one for each seed")
-    if not all(baseline):
-        raise ValueError("baseline = 0: must be above 0 (nothing finished; a longer duration?)")
-    return interval([value / base - 1 for value, base in zip(values, baseline, strict=True)], level)
+    for name, table in (("baseline", baseline), ("value", values)):
+        if any(value <= 0 for row in table for value in row):
+            raise ValueError(f"{name} = 0: must be above 0 (nothing finished; a longer duration?)")
+    pairs = zip(values, baseline, strict=True)
+    return log_gain([mean_log_ratio(mine, base) for mine, base in pairs], level)
+
+
+def mean_log_ratio(values: Sequence[float], baseline: Sequence[float]) -> float:
+    """The logarithm of the geometric mean of value / base, all above 0."""
+    ratios = [math.log(value / base) for value, base in zip(values, baseline, strict=True)]
+    return math.fsum(ratios) / len(ratios)

@@ -75,6 +75,11 @@ class Scenario:
             found.setdefault(vm.workload.name, vm.workload)
         return found
 
+    @property
+    def mixed(self) -> bool:
+        """Whether the VMs run different programs, so that their operations have no common sum."""
+        return len(self.workloads) > 1
+
     def scaled(self, factor: int) -> Scenario:
         """The scenario with every time multiplied by the factor (1 or more); the results scale with it."""
         return scale_fields(self, integer("scaled factor", factor, 1, 10**6))

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from kvmgym.measure.metrics import Result
-from kvmgym.measure.stats import Interval, paired_gain
+from kvmgym.measure.stats import Gain, Interval, paired_vm_gain
 from kvmgym.params import Compute, Dist, Host, Kick, Lock, LockSpec, Ops, Scenario, Shootdown, Unlock
 from kvmgym.policies import POLICIES
 from kvmgym.scenarios import equal_vms as unpinned_vms
@@ -49,19 +49,19 @@ def check_controls(lab: Lab) -> list[Row]:
             rates[policy] = lab.worlds(
                 scenario,
                 policy,
-                lambda result: result.ops_per_s,
+                lambda result: [vm.ops_per_s for vm in result.vms],
                 worlds=lab.pick(8, 4),
                 duration_ns=lab.pick(300 * MS, 50 * MS),
                 warmup_ns=50 * MS,
             )
         base = rates.pop(BASELINE)
-        rows.append(farthest(name, {policy: paired_gain(found, base, LEVEL) for policy, found in rates.items()}))
+        rows.append(farthest(name, {policy: paired_vm_gain(found, base, LEVEL) for policy, found in rates.items()}))
     return rows
 
 
-def farthest(name: str, gains: dict[str, Interval]) -> Row:
+def farthest(name: str, gains: Mapping[str, Interval | Gain]) -> Row:
     """The row of the policy whose interval reaches farthest from 0; all of them lie in the band if it does."""
-    policy, gain = max(gains.items(), key=lambda item: abs(item[1].mean) + item[1].half_width)
+    policy, gain = max(gains.items(), key=lambda item: max(-item[1].low, item[1].high))
     what = f"gain, {name}, farthest of {len(gains)} policies ({policy})"
     return banded(what, 0.0, gain, -GAIN, GAIN, "interval within ±0.5 %")
 

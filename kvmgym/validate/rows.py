@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kvmgym.measure.stats import Interval, t_quantile
+from kvmgym.measure.stats import Gain, Interval, t_quantile
 
 if TYPE_CHECKING:
     from kvmgym.validate.lab import Lab
@@ -102,7 +102,7 @@ def statistical(quantity: str, expected: float, found: Interval, limit: float, q
 
 
 def banded(
-    quantity: str, expected: float, found: Interval, low: float, high: float, rule: str, quick: bool = False
+    quantity: str, expected: float, found: Interval | Gain, low: float, high: float, rule: str, quick: bool = False
 ) -> Row:
     """A row whose whole interval has to lie in [low, high]."""
     inside = low <= found.low and found.high <= high

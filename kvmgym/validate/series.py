@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from kvmgym.measure.published import PUBLISHED
-from kvmgym.measure.stats import Interval, interval, paired_gain
+from kvmgym.measure.stats import Gain, Interval, interval, paired_vm_gain
 from kvmgym.scenarios import SERIES_WORKLOADS, series
 from kvmgym.validate.lab import MS, Lab
 from kvmgym.validate.rows import Row, documented
@@ -61,8 +61,10 @@ MISFITS: Mapping[Key, str] = MappingProxyType(
 )
 
 
-def percent(found: Interval) -> Interval:
+def percent(found: Interval | Gain) -> Interval | Gain:
     """The interval in per cent."""
+    if isinstance(found, Gain):
+        return Gain(100 * found.mean, 100 * found.low, 100 * found.high, found.n)
     return Interval(100 * found.mean, 100 * found.half_width, found.n)
 
 
@@ -72,7 +74,9 @@ def words(band: Band) -> str:
     return f"{low:g} or more" if math.isinf(high) else f"{low:+g} … {high:+g}"
 
 
-def judged(quantity: str, expected: float, found: Interval, band: Band, quick: bool = False, cause: str = "") -> Row:
+def judged(
+    quantity: str, expected: float, found: Interval | Gain, band: Band, quick: bool = False, cause: str = ""
+) -> Row:
     """A row in per cent that has to lie in a band, or to be a misfit of known cause.
 
     It passes if its mean lies in the band and its interval is narrow (quick: if its interval meets the band). With a
@@ -97,7 +101,7 @@ def check_series(lab: Lab, misfits: Mapping[Key, str] = MISFITS) -> list[Row]:
                 found = lab.worlds(
                     scenario,
                     policy,
-                    lambda result: (result.ops_per_s, result.wasted_share),
+                    lambda result: ([vm.ops_per_s for vm in result.vms], result.wasted_share),
                     worlds=lab.pick(*SEEDS.get(workload, (10, 4))),
                     duration_ns=lab.pick(1000 * MS, 250 * MS),
                     warmup_ns=lab.pick(200 * MS, 100 * MS),
@@ -112,7 +116,7 @@ def check_series(lab: Lab, misfits: Mapping[Key, str] = MISFITS) -> list[Row]:
             for policy in VERSIONS:
                 figures = PUBLISHED[workload, vms]
                 expected = round(figures.v3_throughput if policy == "series-v3" else figures.v1_v2, 2)
-                gain = percent(paired_gain(rates[policy], rates[BASELINE], LEVEL))
+                gain = percent(paired_vm_gain(rates[policy], rates[BASELINE], LEVEL))
                 band = GAINS.get((workload, vms), SIGN)
                 cause = misfits.get((policy, workload, vms), "")
                 rows.append(judged(f"gain of {policy}, {where}", expected, gain, band, lab.quick, cause))

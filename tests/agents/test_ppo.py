@@ -154,7 +154,9 @@ def test_train_then_resume_then_act_on_wider_vms(tmp_path: Path, capsys: Any) ->
     begin = ("--out", str(folder), "--scenario", "dedup-small", *TINY, "--every-s", "0.5")
     assert train.main([*begin, "--minutes", "0.02"]) == 0
     first = json.loads((folder / loop.EVALUATIONS).read_text().splitlines()[-1])
-    assert first["steps"] >= 32 and "dedup-small" in first["gain_over_legacy"]
+    told = first["gain_over_legacy"]["dedup-small"]
+    assert first["steps"] >= 32 and [vm["vm"] for vm in told["vms"]] == ["vm0", "vm1"] and 0 < told["fairness"] <= 1
+    assert told["gain"]["low"] <= told["gain"]["mean"] <= told["gain"]["high"] and "worst_vm" in told
     assert storage.read_settings(folder).training["minutes"] == 0.02
     before = (folder / storage.WEIGHTS).read_bytes()
 

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from kvmgym.cli.compare import DEFAULT_POLICIES, MANY, chosen_policies, chosen_scenarios, tables
 from kvmgym.cli.main import list, main
-from kvmgym.measure.compare import Cell, grouped
-from kvmgym.measure.stats import Interval
+from kvmgym.measure.compare import grouped
+from kvmgym.measure.gains import Cell, HostGain, VmGain
+from kvmgym.measure.stats import Gain, Interval
 from kvmgym.params import Dist, HaltPoll, Host, HostTask, Ple, Scenario, Vm
 from kvmgym.policies import BY_NAME as POLICY
 from kvmgym.policies import POLICIES, Policy
@@ -52,11 +53,13 @@ def test_compare_of_few_policies_shows_what_lies_behind_and_of_many_with_details
 def made_up(scenarios: list[str], policies: list[Policy]) -> list[Cell]:
     rng = random.Random(1)
     behind = {"wasted_share": 0.1, "ple_exits_per_s": 1e5, "yields_ok_per_s": 1e5, "fairness": 1.0}
-    return [
-        Cell(s, p.name, Interval(rng.uniform(-0.5, 0.5), rng.uniform(0, 0.12), 9), Interval(79_000, 9, 9), **behind)
-        for s in scenarios
-        for p in policies
-    ]
+
+    def one() -> HostGain:
+        mean, half = rng.uniform(-0.5, 0.5), rng.uniform(0, 0.12)
+        gain = Gain(mean, mean - half, mean + half, 9)
+        return HostGain(gain, "", (VmGain("vm0", "p", Interval(79_000, 9, 9), gain),))
+
+    return [Cell(s, p.name, one(), Interval(79_000, 9, 9), **behind) for s in scenarios for p in policies]
 
 
 def printed(scenarios: list[str], policies: list[Policy], width: int, details: bool = False) -> list[list[str]]:
@@ -99,14 +102,15 @@ def test_nine_scenarios_fold_into_tables_that_fit(width: int) -> None:
 
 def test_few_policies_are_columns() -> None:
     policies = [POLICY[name] for name in ("none", "legacy", "relaxed", "clairvoyant")]
-    gains, behind = printed(["dbench-2vm", "hotlock-small"], policies, 100)
+    gains, *vms, behind = printed(["dbench-2vm", "hotlock-small"], policies, 100)
     row = next(line for line in gains if line.startswith(" dbench-2vm"))
     assert row.split()[-2:] == ["+14.4,", "+6.7"] and row.count("±") == 3
     assert any("bound (privileged)" in line for line in gains) and "legacy" not in " ".join(gains[1:])
     assert sum("79,000" in line for line in behind) == 8
+    assert [lines[0].split(":")[0].strip() for lines in vms] == ["dbench-2vm", "hotlock-small"]
     many = [*policies, *(POLICY[name] for name in ("2011", "2012", "strict"))]
     assert len(many) > MANY
-    assert len(printed(["dbench-2vm"], many, 100)) == 1 and len(printed(["dbench-2vm"], many, 100, details=True)) == 2
+    assert len(printed(["dbench-2vm"], many, 100)) == 1 and len(printed(["dbench-2vm"], many, 100, details=True)) == 3
 
 
 def options(*arguments: str) -> argparse.Namespace:

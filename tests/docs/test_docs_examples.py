@@ -11,7 +11,7 @@ from kvmgym.params import Scenario
 from kvmgym.workloads import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/policies.md", "docs/tutorial.md", "docs/environment.md")
+PAGES = ("README.md", "docs/policies.md", "docs/tutorial.md", "docs/environment.md", "docs/gains.md")
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -39,7 +39,7 @@ def test_python_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 15
+    assert len(EXAMPLES) == 17
 
 
 def test_the_scenario_file_runs() -> None:

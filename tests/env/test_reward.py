@@ -1,6 +1,7 @@
 """The reward: hand-made values, sums that are exact, and better policies that score higher."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from kvmgym.measure import metrics
 from kvmgym.policies import BY_NAME as POLICIES
 from kvmgym.scenarios import BY_NAME as SCENARIOS
 
-ALL = {"progress": 1.0, "spin": 0.5, "overhead": 0.25, "fairness": 2.0}
+ALL = {"progress": 1.0, "spin": 0.5, "overhead": 0.25, "fairness": 2.0, "headline": 8.0}
 SERIES = [f"{workload}-{vms}vm" for workload in ("dbench", "dedup", "vips") for vms in (2, 3, 4)]
 
 
@@ -34,7 +35,7 @@ def test_lost_time_of_a_spin_and_of_idleness():
     31 µs: a wakeup of 29 µs takes 2 to be heard. The unit is 100 µs of 3 pCPUs."""
     reward, terms = last(DirectedYieldEnv(woken(1), duration_ns=100 * US), lambda mask: 3)
     assert reward == pytest.approx(-21 / 300, abs=1e-12)
-    assert terms == {"progress": reward, "spin": 0, "overhead": 0, "fairness": 0}
+    assert terms == {"progress": reward, "spin": 0, "overhead": 0, "fairness": 0, "headline": 0}
     reward, terms = last(DirectedYieldEnv(woken(1), duration_ns=100 * US, reward={"spin": 2}), lambda mask: 3)
     assert reward == terms["spin"] == pytest.approx(-2 * 20 / 300, abs=1e-12) and terms["progress"] == 0
 
@@ -50,8 +51,8 @@ def test_fairness_is_the_growth_of_the_distance_from_the_shares(weight, target):
 
 
 def test_the_default_is_progress_alone():
-    assert weights(None).tolist() == [1, 0, 0, 0] == [term.weight for term in TERMS]
-    assert weights(ALL).tolist() == list(ALL.values()) and weights({"overhead": -1}).tolist() == [0, 0, -1, 0]
+    assert weights(None).tolist() == [1, 0, 0, 0, 0] == [term.weight for term in TERMS]
+    assert weights(ALL).tolist() == list(ALL.values()) and weights({"overhead": -1}).tolist() == [0, 0, -1, 0, 0]
 
 
 # --- sums -------------------------------------------------------------------------------------------------------------
@@ -138,15 +139,18 @@ def test_host_tasks_are_no_vms():
     """A hog in the root queue counts neither as operations nor in fairness between VMs."""
     from examples import EXAMPLES
 
-    tasked = [scenario for scenario in EXAMPLES.values() if scenario.host_tasks and len(scenario.vms) == 1]
-    for scenario in tasked:
+    tasked = [scenario for scenario in EXAMPLES.values() if scenario.host_tasks]
+    single = [replace(scenario, vms=scenario.vms[:1]) for scenario in tasked]
+    for scenario in single:
         env = DirectedYieldEnv(scenario, duration_ns=5 * MS, reward={"fairness": 1.0})
         steps = episode(env, 0)
         assert {reward for _, reward, *_ in steps} <= {0.0, -0.0}
-    for scenario in (scenario for scenario in EXAMPLES.values() if scenario.host_tasks):
+    for scenario in (*tasked, *single):
         env = DirectedYieldEnv(scenario, duration_ns=5 * MS, show_all=True)
         info = episode(env, 0)[-1][3]
-        assert info["ops"] == sum(int(vm["ops"]) for vm in world(env).vm if not vm["is_task"]) > 0
+        ops = sum(int(vm["ops"]) for vm in world(env).vm if not vm["is_task"])
+        assert ops > 0 and info["ops"] == (-1 if scenario.mixed else ops)
+    assert {scenario.mixed for scenario in (*tasked, *single)} == {False, True}
 
 
 # --- better policies score higher -------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def test_a_tiny_sweep_runs_freezes_and_goes_on(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sweep, "SERIES_WORKLOADS", ("dedup",))
     monkeypatch.setattr(rules, "SHOOTDOWN_FACTORS", {"dedup": (1.0, 2.0)})
     monkeypatch.setattr(rules, "LOCK_FACTORS", (1.0,))
-    short = ["fit", "--seeds", "2", "--duration", "0.004", "--warmup", "0.002", "--threads", "1"]
+    short = ["fit", "--seeds", "2", "--duration", "0.02", "--warmup", "0.002", "--threads", "1"]
     command = [*short, "--runs", str(tmp_path / "runs"), "--out", str(tmp_path)]
     assert sweep.main(command) == 0
     factors = sweep.frozen(tmp_path)["factors"]["dedup"]

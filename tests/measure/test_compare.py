@@ -9,7 +9,8 @@ import pytest
 
 from kvmgym.files import write_atomically
 from kvmgym.measure import compare
-from kvmgym.measure.compare import GROUPS, Run, Store, cells, group_of, grouped, run_all
+from kvmgym.measure.compare import GROUPS, Run, Store, group_of, grouped, run_all
+from kvmgym.measure.gains import cells
 from kvmgym.measure.published import published_for
 from kvmgym.policies import POLICIES, Policy, as_policy
 from kvmgym.scenarios import BY_NAME
@@ -140,11 +141,13 @@ def test_groups_are_made_from_what_policies_say() -> None:
 def test_cells_pair_by_seed() -> None:
     common = {"scenario": "s", "wasted_share": 0.1, "ple_exits_per_s": 1.0, "yields_ok_per_s": 1.0, "fairness": 1.0}
     rows = [
-        {**common, "policy": policy, "seed": seed, "ops_per_s": base * factor}
+        {**common, "policy": policy, "seed": seed, "ops_per_s": base * factor, "vm_names": ["a", "b"],
+         "vm_programs": ["p", "p"], "vm_ops_per_s": [0.4 * base * factor, 0.6 * base * factor]}
         for policy, factor in (("legacy", 1.0), ("new", 1.25))
         for seed, base in enumerate((100.0, 300.0))
-    ]
+    ]  # fmt: skip
     legacy, new = cells(rows, "legacy")
+    assert legacy.gain and new.gain and new.ops_per_s
     assert legacy.gain.mean == 0.0
     assert new.gain.mean == pytest.approx(0.25) and new.gain.half_width == pytest.approx(0.0, abs=1e-9)
     assert new.ops_per_s.mean == pytest.approx(250.0)

@@ -64,7 +64,7 @@ class MadeUp(Lab):
     rates = MappingProxyType({"legacy": 100.0, "series-v2": 112.0, "series-v3": 104.0})
 
     def worlds(self, scenario, policy, read, **times):
-        return [(self.rates[policy] + seed * 0.1, 0.12 + seed * 1e-4) for seed in range(times["worlds"])]
+        return [([self.rates[policy] + seed * 0.1] * 2, 0.12 + seed * 1e-4) for seed in range(times["worlds"])]
 
 
 def test_the_series_check_reads_gains_bands_and_causes():

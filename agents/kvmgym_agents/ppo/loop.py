@@ -20,9 +20,10 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from kvmgym.adapters.sb3 import NativeVecEnv
 from kvmgym.env.rows import one_source
+from kvmgym.measure.compare import Row, row_of
 from kvmgym.measure.evaluate import evaluate
+from kvmgym.measure.gains import Cell, cells
 from kvmgym.measure.simulate import simulate_batch
-from kvmgym.measure.stats import Interval, paired_gain
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check, integers, numbers, texts
 from kvmgym_agents.ppo.agent import PpoAgent
@@ -119,7 +120,7 @@ class Run:
                 self.model.rollout_buffer.usual, self.model.rollout_buffer.rollouts = progress["usual"]
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{folder / CHECKPOINT}: does not say how far training had come ({error!r})") from None
-        self.baseline: dict[str, list[float]] = {}
+        self.baseline: dict[str, list[Row]] = {}
 
     @property
     def seconds(self) -> float:
@@ -173,13 +174,14 @@ class Run:
     def show(self, when: str) -> None:
         """Evaluate, print a line, and keep it in evaluations.jsonl and TensorBoard."""
         agent = PpoAgent(self.network)
-        gains = {}
+        found = {}
         for scenario in self.scenarios:
-            rows = evaluate(agent, scenario, self._seeds(), EVALUATED_NS, WARMUP_NS)
-            gains[scenario.name] = self._gain([row["ops_per_s"] for row in rows], scenario)
-            self.model.logger.record(f"gain/{scenario.name}", gains[scenario.name].mean)
-        self._print(when, gains)
-        plain = {name: {"mean": gain.mean, "half_width": gain.half_width} for name, gain in gains.items()}
+            cell = self._cell(evaluate(agent, scenario, self._seeds(), EVALUATED_NS, WARMUP_NS), scenario)
+            found[scenario.name] = cell
+            if cell.gain:
+                self.model.logger.record(f"gain/{scenario.name}", cell.gain.mean)
+        self._print(when, found)
+        plain = {name: {**cell.host.to_dict(), "fairness": cell.fairness} for name, cell in found.items()}
         line = {"seconds": round(self.seconds, 1), "steps": self.model.num_timesteps, "gain_over_legacy": plain}
         with open(self.folder / EVALUATIONS, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -191,23 +193,27 @@ class Run:
             f"{EVALUATED_NS / 1e9:g} s, 95 % intervals"
         )
         for scenario in self.scenarios:
-            self.baseline[scenario.name] = self._ops("legacy", scenario)
+            self.baseline[scenario.name] = self._rows("legacy", scenario)
         for name in SHOWN:
-            self._print(name, {found.name: self._gain(self._ops(name, found), found) for found in self.scenarios})
+            self._print(name, {found.name: self._cell(self._rows(name, found), found) for found in self.scenarios})
 
-    def _ops(self, policy: str, scenario: Scenario) -> list[float]:
+    def _rows(self, policy: str, scenario: Scenario) -> list[Row]:
         times = {"duration_ns": EVALUATED_NS, "warmup_ns": WARMUP_NS}
-        return [found.ops_per_s for found in simulate_batch(scenario, policy, seeds=self._seeds(), **times)]
+        return [row_of(found) for found in simulate_batch(scenario, policy, seeds=self._seeds(), **times)]
 
     def _seeds(self) -> Sequence[int]:
         return range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + self.training.evaluation_seeds)
 
-    def _gain(self, ops: list[float], scenario: Scenario) -> Interval:
-        return paired_gain(ops, self.baseline[scenario.name])
+    def _cell(self, rows: list[Row], scenario: Scenario) -> Cell:
+        """What the rows of one policy or agent gain over legacy."""
+        return cells([*self.baseline[scenario.name], *rows], "legacy")[-1]
 
-    def _print(self, who: str, gains: dict[str, Interval]) -> None:
-        cells = [f"{name} {100 * gain.mean:+6.1f} ± {100 * gain.half_width:.1f}" for name, gain in gains.items()]
-        self.console.print(f"{who:>16}  {'   '.join(cells)}", soft_wrap=True, highlight=False)
+    def _print(self, who: str, found: dict[str, Cell]) -> None:
+        """A line: for each scenario the gain, and the worst VM's where the VMs run different programs."""
+        texts = [
+            f"{name} {cell.text}" + f" (worst {cell.host.worst_text})" * cell.mixed for name, cell in found.items()
+        ]
+        self.console.print(f"{who:>16}  {'   '.join(texts)}", soft_wrap=True, highlight=False)
 
 
 class _Watcher(BaseCallback):  # type: ignore[misc]

@@ -97,7 +97,7 @@ def counted(scenario, asked):
         lines.clear()
         engine.answer(world, target)
         status = stepping._run_to_decision(world, row, policy.engine_function, mask)
-        reward.read_sums(world, row[stepping.COLUMNS :])
+        reward.read_sums(world, row[stepping.COLUMNS :], False)
         stepping._tell(world, status, row, out)
         assert status == layout.AT_DECISION
         read = {line for line in lines if line[0] not in STATIC}

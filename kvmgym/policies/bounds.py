@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
-from kvmgym.policies.heuristics import may_try
+from kvmgym.policies.kernel import may_try
 
 SETTLE_NS = 20_000
 
@@ -42,7 +42,7 @@ def clairvoyant_bound(vm, vcpus, me, ask):
         return awaited
     best = NONE
     for index in range(vcpus.size):
-        if index != ask.waits_for and may_try(vcpus, me, index, ask) and vcpus[index].in_spin_loop == 0:
+        if index != ask.waits_for and may_try(vcpus[index], me, index, ask) and vcpus[index].in_spin_loop == 0:
             if best == NONE or vcpus[index].ready_since_ns < vcpus[best].ready_since_ns:
                 best = index
     return best

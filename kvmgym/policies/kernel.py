@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kvmgym.codes import TRACK_OFF
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
 
@@ -32,21 +33,34 @@ def eligible_for_directed_yield(candidate):
 
 
 @jit
+def awaits_ack(vm, sender, now_ns):
+    """The vCPU's own tracked IPI is not acknowledged and not too old."""
+    tracked = vm.ipi_tracking != TRACK_OFF and sender.ipi_pending == 1
+    return tracked and now_ns - sender.ipi_time_ns <= vm.ipi_window_ns
+
+
+@jit
+def sent_lately(vm, sender, receiver, now_ns):
+    """The vCPU's own tracked IPI went to `receiver`, an index in the VM, which has not acknowledged it and ought to."""
+    return sender.ipi_receiver == receiver and awaits_ack(vm, sender, now_ns)
+
+
+@jit
 def is_ipi_receiver(vm, vcpus, me, candidate, now_ns):
     """Tier 1: the candidate is the recent receiver of an IPI from `me` that it has not acknowledged."""
-    sender = vcpus[me]
-    return (
-        vm.ipi_tracking != 0
-        and sender.ipi_pending == 1
-        and sender.ipi_receiver == candidate
-        and now_ns - sender.ipi_time_ns <= vm.ipi_window_ns
-    )
+    return sent_lately(vm, vcpus[me], candidate, now_ns)
 
 
 @jit
 def waits_for_pcpu(vcpu):
     """Rules (b) and (c): ready, and not blocking unless it has an event to handle."""
     return vcpu.ready == 1 and (vcpu.blocking == 0 or vcpu.dy_runnable == 1 or vcpu.pending_interrupt == 1)
+
+
+@jit
+def may_try(vcpu, me, index, ask):
+    """Another vCPU that waits for a pCPU (rules a to c of kvm_vcpu_on_spin) and has not failed in this exit."""
+    return index != me and waits_for_pcpu(vcpu) and vcpu.tried_serial != ask.serial
 
 
 @jit

@@ -26,7 +26,7 @@ def places(names: Iterable[str], kind: str = "Places") -> Any:
     1
     """
     found = tuple(names)
-    return namedtuple(kind, found)(*range(len(found)))  # type: ignore[misc]
+    return namedtuple(kind, found)(*range(len(found)))
 
 
 class Words(tuple[str, ...]):

@@ -24,11 +24,12 @@ from kvmgym.core.layout import (
     VCPU_FIELDS,
     VM_FIELDS,
 )
-from kvmgym.core.memory import clearing
+from kvmgym.core.memory import World, clearing
+from kvmgym.core.records import Lock, Vcpu
 
 
 @jit
-def note(w, kind, v, arg):
+def note(w: World, kind: int, v: int, arg: int) -> None:
     """Add a row to the trace, when there is one; `arg` depends on `kind` (docs/trace.md)."""
     host = w.host[0]
     if w.par[0].trace_cap == 0:
@@ -43,7 +44,7 @@ def note(w, kind, v, arg):
 
 
 @jit
-def count_ready(w, p, change, now):
+def count_ready(w: World, p: int, change: int, now: int) -> None:
     """Add `change` to the ready vCPUs of pCPU `p`, and the time since the last change to its integral."""
     pcpu = w.pcpu[p]
     pcpu.ready_integral_ns += pcpu.nr_ready * (now - pcpu.ready_since_ns)
@@ -52,7 +53,7 @@ def count_ready(w, p, change, now):
 
 
 @jit
-def set_state(w, v, state, now):
+def set_state(w: World, v: int, state: int, now: int) -> None:
     """Charge the time in the old state and enter the new one."""
     vcpu = w.vcpu[v]
     settle_state(w, v, now)
@@ -66,7 +67,7 @@ def set_state(w, v, state, now):
 
 
 @jit
-def settle_state(w, v, now):
+def settle_state(w: World, v: int, now: int) -> None:
     """Charge the time in the present state up to `now`."""
     vcpu = w.vcpu[v]
     elapsed = now - vcpu.state_since_ns
@@ -81,19 +82,19 @@ def settle_state(w, v, now):
 
 
 @jit
-def guest_from(vcpu, now):
+def guest_from(vcpu: Vcpu, now: int) -> int:
     """When the guest of a running vCPU goes on: now, or the end of host work in progress [ns]."""
     return max(now, vcpu.overhead_until_ns)
 
 
 @jit
-def spinning(vcpu):
+def spinning(vcpu: Vcpu) -> bool:
     """True when the vCPU's activity is a spin (it may be off its pCPU or in a handler)."""
     return vcpu.act > ACT_SEND and vcpu.act < ACT_HALT
 
 
 @jit
-def spin_pause(w, vcpu, now):
+def spin_pause(w: World, vcpu: Vcpu, now: int) -> None:
     """Charge the spin of a running vCPU up to `now`; the caller says when it goes on."""
     if spinning(vcpu) and vcpu.in_irq == 0:
         spun = now - vcpu.spin_from_ns
@@ -105,7 +106,7 @@ def spin_pause(w, vcpu, now):
 
 
 @jit
-def add_overhead(w, vcpu, cost_ns):
+def add_overhead(w: World, vcpu: Vcpu, cost_ns: int) -> None:
     """Count host work on the pCPU of a vCPU; less than 0 takes back what was not done."""
     vcpu.overhead_ns += cost_ns
     w.pcpu[vcpu.pcpu].overhead_ns += cost_ns
@@ -113,7 +114,7 @@ def add_overhead(w, vcpu, cost_ns):
 
 
 @jit
-def charge(w, v, cost_ns, now):
+def charge(w: World, v: int, cost_ns: int, now: int) -> None:
     """Delay the guest of a running vCPU by host work of `cost_ns`, after any host work in progress."""
     if cost_ns == 0:
         return
@@ -131,7 +132,7 @@ def charge(w, v, cost_ns, now):
 
 
 @jit
-def hist_bin(value_ns):
+def hist_bin(value_ns: int) -> int:
     """The bin of a latency: exact below 4 ns, then 4 linear steps an octave."""
     if value_ns < HIST_STEPS:
         return max(value_ns, 0)
@@ -144,13 +145,13 @@ def hist_bin(value_ns):
 
 
 @jit
-def observe(w, vm, which, value_ns):
+def observe(w: World, vm: int, which: int, value_ns: int) -> None:
     """Count a latency in histogram `which` (HIST_*) of a VM."""
     w.hist[(vm * HISTS + which) * HIST_BINS + hist_bin(value_ns)] += 1
 
 
 @jit
-def count_waiting(lock, change, now):
+def count_waiting(lock: Lock, change: int, now: int) -> None:
     """Add `change` to the waiters of a lock, and the time since the last change to its integral."""
     lock.wait_integral_ns += lock.waiting * (now - lock.last_ns)
     lock.last_ns = now
@@ -158,7 +159,7 @@ def count_waiting(lock, change, now):
 
 
 @jit
-def spun_since(vcpu, now):
+def spun_since(vcpu: Vcpu, now: int) -> int:
     """Spin of a running vCPU up to `now` that spin_ns does not hold yet [ns]."""
     if vcpu.state == RUNNING and spinning(vcpu) and vcpu.in_irq == 0:
         return max(now - vcpu.spin_from_ns, 0)
@@ -166,7 +167,7 @@ def spun_since(vcpu, now):
 
 
 @jit
-def settle(w):
+def settle(w: World) -> None:
     """Bring every counter up to now, so that the sums are exact at this instant. Measuring changes no course: a spin
     that goes on keeps its start, and readers add `spun_since`."""
     now = w.host[0].now_ns
@@ -195,7 +196,7 @@ _clear_host, _clear_pcpu, _clear_vm, _clear_vcpu, _clear_lock = (
 
 
 @jit
-def reset(w):
+def reset(w: World) -> None:
     """Start the measured window now: the counters that core/layout.py marks go to zero, but for the spin and host work
     still in progress, which are carried over."""
     settle(w)

@@ -18,6 +18,8 @@ from kvmgym.core import shown
 from kvmgym.core.host import kvm
 from kvmgym.core.jit import face_jit
 from kvmgym.core.layout import NONE, READY, RUNNING
+from kvmgym.core.memory import World
+from kvmgym.core.records import Numbers
 from kvmgym.policies.kernel import may_try, sent_lately
 
 
@@ -111,13 +113,13 @@ _BITS_OF_ONE, _PER_BIT = 1023 << 52, 2.0**-52  # a float64 has its exponent, 102
 
 
 @face_jit
-def _log2(x):
+def _log2(x: float) -> float:
     """log2 of a number of 1 or more, linear between powers of two: what the bits of a float are, as a number."""
     return (np.float64(x).view(np.int64) - _BITS_OF_ONE) * _PER_BIT
 
 
 @face_jit
-def _age_of(ns):
+def _age_of(ns: int) -> float:
     """log2(1 + t/µs) / 20, at most 1."""
     if ns <= 0:
         return 0.0
@@ -125,12 +127,12 @@ def _age_of(ns):
 
 
 @face_jit
-def _clip(x):
+def _clip(x: float) -> float:
     return min(max(x, -1.0), 1.0)
 
 
 @face_jit
-def write_mask(w, mask):
+def write_mask(w: World, mask: Numbers) -> int:
     """The action mask of the open spin exit, bool [V + 1]: targets, then "no yield" (always allowed). Returns how many
     targets are possible."""
     ask = w.ask[0]
@@ -148,7 +150,7 @@ def write_mask(w, mask):
 
 
 @face_jit
-def write(w, out, privileged):
+def write(w: World, out: Numbers, privileged: int) -> None:
     """Write the observation of the open spin exit into float32 [G + V*F] (F_ALL with `privileged`): the globals, then a
     row for each vCPU; rows past the VM's vCPUs are 0. Reads the world only."""
     ask, par, host = w.ask[0], w.par[0], w.host[0]

@@ -31,6 +31,8 @@ from kvmgym.codes import places
 from kvmgym.core.account import spun_since
 from kvmgym.core.jit import face_jit
 from kvmgym.core.layout import RUNNING
+from kvmgym.core.memory import World
+from kvmgym.core.records import Numbers
 from kvmgym.params.errors import check, lookup, number
 
 UNIT_NS = 100_000  # of each pCPU
@@ -79,7 +81,7 @@ def weights(given: Mapping[str, float] | None) -> Any:
 
 
 @face_jit
-def read_sums(w, sums, headline):
+def read_sums(w: World, sums: Numbers, headline: int) -> None:
     """What has passed on the host since the start, int64 [SUMS + G]. headline: whether its sum is wanted, which costs a
     look at each vCPU."""
     host = w.host[0]
@@ -93,7 +95,7 @@ def read_sums(w, sums, headline):
 
 
 @face_jit
-def write_terms(w, before, after, terms):
+def write_terms(w: World, before: Numbers, after: Numbers, terms: Numbers) -> None:
     """The terms of what passed between two readings of the sums, float64 [K]."""
     unit = 1.0 / (w.par[0].pcpus * UNIT_NS)
     spin = (after[SUM.spin_ns] - before[SUM.spin_ns]) * unit
@@ -106,7 +108,7 @@ def write_terms(w, before, after, terms):
 
 
 @face_jit
-def _mean_log(w):
+def _mean_log(w: World) -> float:
     """The mean over the VMs of log(1 + useful time / UNIT_NS), to the moment."""
     now = w.host[0].now_ns
     total = 0.0
@@ -127,7 +129,7 @@ def _mean_log(w):
 
 
 @face_jit
-def _unfairness(w, sums):
+def _unfairness(w: World, sums: Numbers) -> float:
     """How far the CPU time of the VMs since the start is from their shares of it: half the sum of differences [ns]."""
     ran = 0
     shares = 0

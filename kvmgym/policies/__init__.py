@@ -8,7 +8,7 @@ the index to try, or NONE (-1) to let the spinner go on. It may write to nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -19,11 +19,10 @@ from numba import types
 
 from kvmgym.core.jit import cached_in_own_folder, disabled
 from kvmgym.core.layout import ASK, SHOW_GUEST, SHOW_LAG, VCPU, VM, WEIGHTS
+from kvmgym.core.records import PolicyFunction as PolicyFunction
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check, lookup
 from kvmgym.policies import bounds, heuristics, kernel, simple
-
-PolicyFunction = Callable[[Any, Any, int, Any], int]
 
 SIGNATURE = types.int64(
     numba.from_dtype(VM), types.Array(numba.from_dtype(VCPU), 1, "C"), types.int64, numba.from_dtype(ASK)

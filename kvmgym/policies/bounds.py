@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
+from kvmgym.core.records import Ask, Vcpus, Vm
 from kvmgym.policies.kernel import may_try
 
 SETTLE_NS = 20_000
 
 
 @jit
-def clairvoyant(vm, vcpus, me, ask):
+def clairvoyant(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """Privileged: the vCPU that the spinner truly waits for, if it is ready and has not failed in this exit; else
     nobody."""
     index = ask.waits_for
@@ -28,7 +29,7 @@ def clairvoyant(vm, vcpus, me, ask):
 
 
 @jit
-def clairvoyant_bound(vm, vcpus, me, ask):
+def clairvoyant_bound(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """Privileged: as clairvoyant; where that knows nobody, or named it just now, the vCPU that waits longest of those
     that do not spin. Naming one again while it is still being switched to would only start the switch anew, and two VMs
     that do it in step can keep each other from running for good; so the time that must pass is drawn by lot (a hash of

@@ -11,28 +11,27 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from kvmgym.codes import places
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
+from kvmgym.core.records import Ask, Vcpus, Vm, int64
 from kvmgym.params.errors import check, lookup, number
 from kvmgym.policies.kernel import awaits_ack, is_ipi_receiver, may_try
 
-TIER_RECEIVER, TIER_HINT, TIER_KERNEL, TIER_WOKEN, TIER_USER, TIERS = (np.int64(code) for code in range(6))
+TIER_RECEIVER, TIER_HINT, TIER_KERNEL, TIER_WOKEN, TIER_USER, TIERS = (int64(code) for code in range(6))
 
 MS = 1e6  # ns
 CAP_MS = 20.0  # ages and lags that are longer count as this
 
 
 @jit
-def in_turn(vm, vcpus, step):
+def in_turn(vm: Vm, vcpus: Vcpus, step: int) -> int:
     """The vCPU that comes `step` places after the one boosted last, plus one."""
     return (vm.last_boosted_vcpu + 1 + step) % vcpus.size
 
 
 @jit
-def round_robin(vm, vcpus, me, ask):
+def round_robin(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The next vCPU after the one boosted last: no flags besides ready, no eligibility."""
     if ask.tries == 0:
         return NONE
@@ -44,7 +43,7 @@ def round_robin(vm, vcpus, me, ask):
 
 
 @jit
-def longest_waiting(vm, vcpus, me, ask):
+def longest_waiting(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The vCPU that became ready first."""
     best = NONE
     if ask.tries == 0:
@@ -58,7 +57,7 @@ def longest_waiting(vm, vcpus, me, ask):
 
 
 @jit
-def least_lag(vm, vcpus, me, ask):
+def least_lag(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The most eligible vCPU: the largest V - vruntime at the level where it is least, so that EEVDF heeds the hint."""
     best = NONE
     if ask.tries == 0:
@@ -70,7 +69,7 @@ def least_lag(vm, vcpus, me, ask):
 
 
 @jit
-def tier(vm, vcpus, me, index, ask):
+def tier(vm: Vm, vcpus: Vcpus, me: int, index: int, ask: Ask) -> int:
     """TIER_* of a candidate, the best first."""
     vcpu = vcpus[index]
     if is_ipi_receiver(vm, vcpus, me, index, ask.now_ns):
@@ -83,7 +82,7 @@ def tier(vm, vcpus, me, index, ask):
 
 
 @jit
-def receiver_first(vm, vcpus, me, ask):
+def receiver_first(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The series' tiers as priorities, not filters: my IPI receiver, a pending interrupt, preempted in the kernel,
     woken, preempted in user mode. Within a tier the next after the one boosted last."""
     best, best_tier = NONE, TIERS
@@ -137,13 +136,13 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
 
 
 @jit
-def age_ms(now_ns, since_ns):
+def age_ms(now_ns: int, since_ns: int) -> float:
     """Time since, in ms, at most CAP_MS."""
     return min((now_ns - since_ns) / MS, CAP_MS)
 
 
 @jit
-def score(vm, vcpus, me, index, ask):
+def score(vm: Vm, vcpus: Vcpus, me: int, index: int, ask: Ask) -> float:
     """The sum of weight times feature of one candidate, in the order of FEATURES."""
     vcpu, weights = vcpus[index], ask.weights
     n = vcpus.size
@@ -164,7 +163,7 @@ def score(vm, vcpus, me, index, ask):
 
 
 @jit
-def linear(vm, vcpus, me, ask):
+def linear(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The vCPU with the largest score under ask.weights, or nobody when that is below the threshold."""
     best, best_score = NONE, ask.weights[FEATURE.threshold]
     if ask.tries == 0:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
+from kvmgym.core.records import Ask, Vcpus, Vm
 
 
 @jit
-def none(vm, vcpus, me, ask):
+def none(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """Never yield: a spinning vCPU re-enters its guest after each exit."""
     return NONE
 
 
 @jit
-def random(vm, vcpus, me, ask):
+def random(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """Any ready vCPU that has not failed in this exit, all alike. The lot is a hash of the exit's number and time."""
     ready = 0
     for index in range(vcpus.size):

@@ -205,8 +205,8 @@ class Blueprint:
         for array in (lock_records, gate_records):
             array["head"] = array["tail"] = layout.NONE
         lock_records["owner"] = layout.NONE
-        for place, (g, kind) in enumerate(locks):
-            lock_records[place]["vm"], lock_records[place]["kind"] = g, kind
+        for place, (g, number) in enumerate(locks):
+            lock_records[place]["vm"], lock_records[place]["kind"] = g, number
         for place, row in enumerate(gates):
             gate_records[place]["capacity"], gate_records[place]["spin_ns"], gate_records[place]["of_tasks"] = row
         return records, vcpus, tasks, lock_records, gate_records

@@ -12,11 +12,12 @@ from kvmgym.core.check import guest, host, tasks
 from kvmgym.core.check.violations import OVERHEAD_SUM, READY_SUM, TIME_BACK, at
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import GOING_ON, NO, READY
-from kvmgym.core.memory import carve
+from kvmgym.core.memory import World, carve
+from kvmgym.core.records import Bytes, PolicyFunction
 
 
 @jit
-def violation(w):
+def violation(w: World) -> int:
     """The first invariant that world `w` breaks: 0, or code + 1000 * index (violations.describe)."""
     found = host.clock(w)
     if found == 0:
@@ -51,7 +52,7 @@ def violation(w):
 
 
 @jit
-def _sums(w):
+def _sums(w: World) -> int:
     """Overhead and waiting are the same whether summed over pCPUs or over vCPUs."""
     now = w.host[0].now_ns
     overhead = 0
@@ -70,7 +71,7 @@ def _sums(w):
 
 
 @jit
-def advance_checked(w, until_ns, policy):
+def advance_checked(w: World, until_ns: int, policy: PolicyFunction) -> tuple[int, int]:
     """engine.advance to `until_ns` with `violation` after each step. Returns (status, violation): with a violation the
     status is GOING_ON and host.now_ns the time when it was found."""
     status = GOING_ON
@@ -83,12 +84,12 @@ def advance_checked(w, until_ns, policy):
 
 
 @jit
-def violation_row(state, static):
+def violation_row(state: Bytes, static: Bytes) -> int:
     """`violation` for one row of bytes."""
     return violation(carve(state, static))
 
 
 @jit
-def advance_checked_row(state, static, until_ns, policy):
+def advance_checked_row(state: Bytes, static: Bytes, until_ns: int, policy: PolicyFunction) -> tuple[int, int]:
     """`advance_checked` for one row of bytes."""
     return advance_checked(carve(state, static), until_ns, policy)

@@ -20,14 +20,12 @@ from kvmgym.core.jit import CACHE_DIR
 from kvmgym.measure.metrics import Result
 from kvmgym.measure.simulate import simulate
 from kvmgym.params import Scenario
+from kvmgym.policies import GROUPS as GROUPS
 from kvmgym.policies import Policy
 
 Row = dict[str, Any]
 Entrant = TypeVar("Entrant", bound="Policy | Learned")
 # Groups of policies in the order of the tables, with their headings.
-GROUPS: Mapping[str, str] = MappingProxyType(
-    {"bounds": "bound (privileged)", "kernel": "kernel", "series": "series", "others": "others"}
-)
 LEARNED = "learned"  # the group of trained agents, after these
 HEADINGS: Mapping[str, str] = MappingProxyType({**GROUPS, LEARNED: LEARNED})
 
@@ -59,15 +57,8 @@ class Learned:
 
 
 def group_of(policy: Policy | Learned) -> str:
-    """Which of HEADINGS a policy or trained agent belongs to: bounds see the guest, kernel was or is Linux, series is
-    of the patch series, whole or in part."""
-    if isinstance(policy, Learned):
-        return LEARNED
-    if policy.privileged:
-        return "bounds"
-    if policy.source.startswith("Linux"):
-        return "kernel"
-    return "others" if policy.year == "-" else "series"
+    """Which of HEADINGS a policy or trained agent belongs to."""
+    return LEARNED if isinstance(policy, Learned) else policy.group
 
 
 def grouped(policies: Iterable[Entrant]) -> list[Entrant]:

@@ -42,6 +42,12 @@ class _Address(types.WrapperAddressProtocol):  # type: ignore[misc]
         return SIGNATURE
 
 
+# Groups of policies, in the order of tables, with their headings.
+GROUPS: Mapping[str, str] = MappingProxyType(
+    {"bounds": "bound (privileged)", "kernel": "kernel", "series": "series", "others": "others"}
+)
+
+
 @dataclass(frozen=True)
 class Policy:
     """A named policy. year and source: where it comes from; sees: what it reads.
@@ -50,6 +56,7 @@ class Policy:
     vcpu.lag_ns, which the engine fills for it. weights: at most WEIGHTS numbers that it finds in ask.weights. deboost,
     ipi_tracking: the yield_deboost of the host and the ipi_tracking of the VMs that belong to it, as the series' two
     halves belong together; None leaves the scenario's. credit_across: the lag_credit_across that goes with deboost.
+    group: of GROUPS; left out it is bounds for a privileged policy, else others.
     """
 
     name: str
@@ -64,8 +71,12 @@ class Policy:
     deboost: str | None = None
     credit_across: bool = False
     ipi_tracking: str | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", "bounds" if self.privileged else "others")
+        check(self.group in GROUPS, "Policy.group", self.group, f"one of {', '.join(GROUPS)}")
         check(len(self.weights) <= WEIGHTS, "Policy.weights", self.weights, f"at most {WEIGHTS} numbers")
 
     def prepare(self, scenario: Scenario) -> Scenario:
@@ -127,6 +138,7 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux of 2011, {_LINUX}",
         "preempted, blocking",
         "one round-robin pass over preempted vCPUs",
+        group="kernel",
     ),
     Policy(
         "2012",
@@ -135,6 +147,7 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux of 2012, {_LINUX}",
         "preempted, blocking, in_spin_loop, dy_eligible",
         "2011, a spinner only every other time",
+        group="kernel",
     ),
     Policy(
         "2017",
@@ -143,8 +156,17 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux of 2017, {_LINUX}",
         "preempted, blocking, preempted_in_kernel, in_spin_loop, dy_eligible",
         "2012 without what was preempted in user mode (the in-kernel filter)",
+        group="kernel",
     ),
-    Policy("2019", kernel.year_2019, "2019", f"Linux of 2019, {_LINUX}", _FLAGS, "2017, and woken vCPUs count too"),
+    Policy(
+        "2019",
+        kernel.year_2019,
+        "2019",
+        f"Linux of 2019, {_LINUX}",
+        _FLAGS,
+        "2017, and woken vCPUs count too",
+        group="kernel",
+    ),
     Policy(
         "2021",
         kernel.year_2021,
@@ -152,6 +174,7 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux of 2021, {_LINUX}",
         _FLAGS,
         "2019, and a pending interrupt passes the in-kernel filter; decides as legacy",
+        group="kernel",
     ),
     Policy(
         "legacy-i-bug",
@@ -160,8 +183,17 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux 6.13 to 6.18.0, {_LINUX}",
         _FLAGS,
         "legacy that stores the loop offset instead of the index",
+        group="kernel",
     ),
-    Policy("legacy", kernel.legacy, "2025", f"Linux 6.19, {_LINUX}", _FLAGS, "one round-robin pass over ready vCPUs"),
+    Policy(
+        "legacy",
+        kernel.legacy,
+        "2025",
+        f"Linux 6.19, {_LINUX}",
+        _FLAGS,
+        "one round-robin pass over ready vCPUs",
+        group="kernel",
+    ),
     # the series: each half alone, then whole
     Policy(
         "strict",
@@ -170,6 +202,7 @@ POLICIES: tuple[Policy, ...] = (
         "series v3, patch 9 alone",
         _SERIES,
         "KVM half, first part: IPI receiver, pending interrupt or preempted in kernel; no fallback",
+        group="series",
     ),
     Policy(
         "relaxed",
@@ -178,6 +211,7 @@ POLICIES: tuple[Policy, ...] = (
         "series v2 patches 8-9, v3 patches 9-10",
         _SERIES,
         "KVM half alone: strict, then any preempted vCPU",
+        group="series",
     ),
     Policy(
         "relaxed-only",
@@ -186,6 +220,7 @@ POLICIES: tuple[Policy, ...] = (
         "round 2 of the series alone (ablation)",
         "ready, blocking, pending_interrupt, preempted, in_spin_loop, dy_eligible",
         "KVM half, second part: any preempted vCPU",
+        group="series",
     ),
     Policy(
         "sched-v2",
@@ -195,6 +230,7 @@ POLICIES: tuple[Policy, ...] = (
         _FLAGS,
         "scheduler half alone: legacy with the debooster",
         deboost="v2",
+        group="series",
     ),
     Policy(
         "sched-v3",
@@ -204,6 +240,7 @@ POLICIES: tuple[Policy, ...] = (
         _FLAGS,
         "scheduler half alone: legacy with the lag credit",
         deboost="v3",
+        group="series",
     ),
     Policy(
         "series-v2",
@@ -214,6 +251,7 @@ POLICIES: tuple[Policy, ...] = (
         "both halves: relaxed with the debooster",
         deboost="v2",
         ipi_tracking="v2",
+        group="series",
     ),
     Policy(
         "series-v3",
@@ -224,6 +262,7 @@ POLICIES: tuple[Policy, ...] = (
         "both halves: relaxed with the lag credit",
         deboost="v3",
         ipi_tracking="v3",
+        group="series",
     ),
     # reference points, and heuristics that nobody ships yet
     Policy("none", simple.none, "-", "kvmgym", "nothing", "never yields: spinners burn their slices"),
@@ -264,6 +303,7 @@ POLICIES: tuple[Policy, ...] = (
         "privileged: the vCPU that the spinner truly waits for",
         "bound: that vCPU if it is ready, else nobody",
         privileged=True,
+        group="bounds",
     ),
     Policy(
         "clairvoyant-bound",
@@ -275,6 +315,7 @@ POLICIES: tuple[Policy, ...] = (
         privileged=True,
         deboost="v3",
         credit_across=True,
+        group="bounds",
     ),
 )
 

@@ -145,9 +145,9 @@ def hist_bin(value_ns: int) -> int:
 
 
 @jit
-def observe(w: World, vm: int, which: int, value_ns: int) -> None:
-    """Count a latency in histogram `which` (HIST_*) of a VM."""
-    w.hist[(vm * HISTS + which) * HIST_BINS + hist_bin(value_ns)] += 1
+def observe(w: World, vm: int, histogram: int, value_ns: int) -> None:
+    """Count a latency in a histogram (HIST_*) of a VM."""
+    w.hist[(vm * HISTS + histogram) * HIST_BINS + hist_bin(value_ns)] += 1
 
 
 @jit

@@ -60,16 +60,16 @@ def waits_for(w: World, v: int) -> int:
     """The vCPU that would have to run for the spin of `v` to end: the holder of its lock, the first preempted one
     before it in the lock's queue, a receiver that has not acknowledged, one that has not come to the barrier. Chains of
     waits are followed to a vCPU that does not spin; if that runs, the last ready one on the way. NONE when all run."""
-    found = NONE
+    awaited = NONE
     for _ in range(_HOPS):
         v = _next_in_chain(w, v)
         if v == NONE:
-            return found
+            return awaited
         if w.vcpu[v].state == READY:
-            found = v
+            awaited = v
         if not account.spinning(w.vcpu[v]):
-            return v if w.vcpu[v].state == READY else found
-    return found
+            return v if w.vcpu[v].state == READY else awaited
+    return awaited
 
 
 @jit

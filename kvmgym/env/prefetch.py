@@ -141,6 +141,6 @@ def queued(w: World) -> None:
             fetch(w.se, v, 0)
             fetch(w.rq, vcpu.pcpu, 0)
             if par.group_scheduling:
-                place = w.ask[0].vm * par.pcpus + vcpu.pcpu
-                fetch(w.rq, par.pcpus + place, 0)
-                fetch(w.se, par.vcpus + place, 0)
+                group = w.ask[0].vm * par.pcpus + vcpu.pcpu
+                fetch(w.rq, par.pcpus + group, 0)
+                fetch(w.se, par.vcpus + group, 0)

@@ -83,7 +83,7 @@ class Blueprint:
     def labels(self) -> list[tuple[int, int]]:
         """(stream, index) of each vCPU; host tasks come after all VMs."""
         streams = [*self.scenario.streams]
-        streams += [max(streams) + 1 + place for place in range(len(self.vms) - len(streams))]
+        streams += [max(streams) + 1 + i for i in range(len(self.vms) - len(streams))]
         return [(stream, i) for stream, vm in zip(streams, self.vms, strict=True) for i in range(vm.vcpus)]
 
     def _build(self) -> None:
@@ -122,12 +122,12 @@ class Blueprint:
         }  # fmt: skip
         param = self._params(leaves, pend_words, affin_words)
         phase = np.zeros(len(tables.phases), layout.PHASE)
-        for place, fields in enumerate(tables.phases):
+        for i, fields in enumerate(tables.phases):
             for name, value in fields.items():
-                phase[place][name] = value
+                phase[i][name] = value
         dist = np.zeros(max(len(tables.dists), 1), layout.DIST)
-        for place, row in enumerate(tables.dists):
-            dist[place]["unit_ns"], dist[place]["constant"], dist[place]["first"] = row
+        for i, row in enumerate(tables.dists):
+            dist[i]["unit_ns"], dist[i]["constant"], dist[i]["first"] = row
         quant = np.concatenate([np.zeros(1, np.int64), *tables.quantiles])
         dist["first"] += dist["first"] >= 0
         statics = {
@@ -205,10 +205,10 @@ class Blueprint:
         for array in (lock_records, gate_records):
             array["head"] = array["tail"] = layout.NONE
         lock_records["owner"] = layout.NONE
-        for place, (g, number) in enumerate(locks):
-            lock_records[place]["vm"], lock_records[place]["kind"] = g, number
-        for place, row in enumerate(gates):
-            gate_records[place]["capacity"], gate_records[place]["spin_ns"], gate_records[place]["of_tasks"] = row
+        for i, (g, number) in enumerate(locks):
+            lock_records[i]["vm"], lock_records[i]["kind"] = g, number
+        for i, row in enumerate(gates):
+            gate_records[i]["capacity"], gate_records[i]["spin_ns"], gate_records[i]["of_tasks"] = row
         return records, vcpus, tasks, lock_records, gate_records
 
     @staticmethod

@@ -92,7 +92,7 @@ class Program:
             first += spec.count
         gates = [("queue", spec.name) for spec in vm.workload.queues]
         gates += [("barrier", spec.name) for spec in vm.workload.barriers]
-        self.gates = {gate: place for place, gate in enumerate(gates)}
+        self.gates = {gate: i for i, gate in enumerate(gates)}
 
     def role(self, program: tuple[Phase, ...]) -> int:
         """Enter a program that runs for ever; returns a row before it, whose end starts the program."""
@@ -102,9 +102,9 @@ class Program:
         for phase in self.tables.phases[first:]:
             if phase["next"] == layout.NONE:
                 phase["next"] = entry
-        for place in range(chance, len(self.tables.chances)):
-            if self.tables.chances[place] == layout.NONE:
-                self.tables.chances[place] = entry
+        for i in range(chance, len(self.tables.chances)):
+            if self.tables.chances[i] == layout.NONE:
+                self.tables.chances[i] = entry
         return self.tables.phase(layout.PH_OPS, entry)
 
     def _block(self, phases: tuple[Phase, ...], after: int) -> int:

@@ -59,12 +59,12 @@ from kvmgym.core.memory import World
 @jit
 def vcpu(w: World, v: int) -> int:
     """One vCPU: flags, waits, interrupts, times."""
-    found = _flags(w, v)
-    if found == 0:
-        found = _waits(w, v)
-    if found == 0:
-        found = _interrupts(w, v)
-    return _times(w, v) if found == 0 else found
+    fault = _flags(w, v)
+    if fault == 0:
+        fault = _waits(w, v)
+    if fault == 0:
+        fault = _interrupts(w, v)
+    return _times(w, v) if fault == 0 else fault
 
 
 @jit

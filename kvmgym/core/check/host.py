@@ -165,9 +165,9 @@ def run_queues(w: World) -> int:
     """All run queues of both levels, and that no queued entity is missing from them."""
     listed = 0
     for rq in range(w.par[0].pcpus * (1 + w.par[0].vms)):
-        found = _queue(w, rq)
-        if found != 0:
-            return found
+        fault = _queue(w, rq)
+        if fault != 0:
+            return fault
         listed += w.rq[rq].nr
     first_group = w.par[0].vcpus
     for k in range(first_group + w.par[0].vms * w.par[0].pcpus):

@@ -85,11 +85,11 @@ def at(code: int, index: int) -> int:
     return code + _PLACE * index
 
 
-def code_of(found: int) -> np.int64:
+def code_of(fault: int) -> np.int64:
     """The code of a violation, without the index."""
-    return int64(found % int(_PLACE))
+    return int64(fault % int(_PLACE))
 
 
-def describe(found: int) -> str:
+def describe(fault: int) -> str:
     """A violation in words, with the index of the leaf, pCPU, queue, entity, vCPU, VM, lock or gate concerned."""
-    return f"{VIOLATIONS[code_of(found)]} (index {found // int(_PLACE)})" if found else "no violation"
+    return f"{VIOLATIONS[code_of(fault)]} (index {fault // int(_PLACE)})" if fault else "no violation"

@@ -19,36 +19,36 @@ from kvmgym.core.records import Bytes, PolicyFunction
 @jit
 def violation(w: World) -> int:
     """The first invariant that world `w` breaks: 0, or code + 1000 * index (violations.describe)."""
-    found = host.clock(w)
-    if found == 0:
-        found = host.pcpu_lists(w)
+    fault = host.clock(w)
+    if fault == 0:
+        fault = host.pcpu_lists(w)
     for p in range(w.par[0].pcpus):
-        if found == 0:
-            found = host.pcpu(w, p)
-    if found == 0:
-        found = host.run_queues(w)
+        if fault == 0:
+            fault = host.pcpu(w, p)
+    if fault == 0:
+        fault = host.run_queues(w)
     for v in range(w.par[0].vcpus):
-        if found == 0:
-            found = host.placement(w, v)
-        if found == 0:
-            found = guest.vcpu(w, v)
-        if found == 0:
-            found = tasks.run_queue(w, v)
+        if fault == 0:
+            fault = host.placement(w, v)
+        if fault == 0:
+            fault = guest.vcpu(w, v)
+        if fault == 0:
+            fault = tasks.run_queue(w, v)
     for k in range(w.par[0].locks):
-        if found == 0:
-            found = guest.lock(w, k)
+        if fault == 0:
+            fault = guest.lock(w, k)
     for k in range(w.par[0].gates):
-        if found == 0:
-            found = guest.gate(w, k)
-        if found == 0:
-            found = tasks.gate(w, k)
+        if fault == 0:
+            fault = guest.gate(w, k)
+        if fault == 0:
+            fault = tasks.gate(w, k)
     for t in range(w.par[0].tasks):
-        if found == 0:
-            found = tasks.timer(w, t)
+        if fault == 0:
+            fault = tasks.timer(w, t)
     for g in range(w.par[0].vms):
-        if found == 0:
-            found = guest.vm(w, g)
-    return _sums(w) if found == 0 else found
+        if fault == 0:
+            fault = guest.vm(w, g)
+    return _sums(w) if fault == 0 else fault
 
 
 @jit
@@ -75,12 +75,12 @@ def advance_checked(w: World, until_ns: int, policy: PolicyFunction) -> tuple[in
     """engine.advance to `until_ns` with `violation` after each step. Returns (status, violation): with a violation the
     status is GOING_ON and host.now_ns the time when it was found."""
     status = GOING_ON
-    found = violation(w)
-    while found == 0 and status == GOING_ON:
+    fault = violation(w)
+    while fault == 0 and status == GOING_ON:
         before_ns = w.host[0].now_ns
         status = engine.step(w, until_ns, policy, NO)
-        found = violation(w) if w.host[0].now_ns >= before_ns else at(TIME_BACK, 0)
-    return status, found
+        fault = violation(w) if w.host[0].now_ns >= before_ns else at(TIME_BACK, 0)
+    return status, fault
 
 
 @jit

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from kvmgym.core.jit import CACHE_DIR
 from kvmgym.measure.metrics import Result
+from kvmgym.measure.shown import METRICS
 from kvmgym.measure.simulate import simulate
 from kvmgym.params import Scenario
 from kvmgym.policies import GROUPS as GROUPS
@@ -151,10 +152,7 @@ def row_of(result: Result) -> Row:
         "vm_names": [vm.name for vm in result.vms],
         "vm_programs": [vm.program for vm in result.vms],
         "vm_ops_per_s": [vm.ops_per_s for vm in result.vms],
-        "wasted_share": result.wasted_share,
-        "fairness": result.fairness,
-        "ple_exits_per_s": sum(vm.ple_exits for vm in result.vms) / seconds,
-        "yields_ok_per_s": sum(vm.yields_ok + vm.relaxed_ok for vm in result.vms) / seconds,
+        **{metric.name: metric.read(result) for metric in METRICS},
         "yields_attempted_per_s": sum(vm.yields_attempted + vm.relaxed_attempted for vm in result.vms) / seconds,
         "lock_wait_p99_ns": max((vm.lock_wait.p99_ns or 0.0 for vm in result.vms), default=0.0),
         "ipi_latency_p99_ns": max((vm.ipi_latency.p99_ns or 0.0 for vm in result.vms), default=0.0),

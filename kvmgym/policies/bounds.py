@@ -32,8 +32,8 @@ def clairvoyant(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
 def clairvoyant_bound(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """Privileged: as clairvoyant; where that knows nobody, or named it just now, the vCPU that waits longest of those
     that do not spin. Naming one again while it is still being switched to would only start the switch anew, and two VMs
-    that do it in step can keep each other from running for good; so the time that must pass is drawn (a hash of the exit's
-    number and time)."""
+    that do it in step can keep each other from running for good; so the time that must pass is drawn (a hash of the
+    exit's number and time)."""
     if ask.tries == 0:
         return NONE
     draw = ((ask.serial & 0x3FFFFFFF) * 0x9E3779B1) ^ ((ask.now_ns & 0x3FFFFFFF) * 0x85EBCA77)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kvmgym.cli.list import rows
 from kvmgym.cli.tables import markdown
-from kvmgym.core import account, layout
+from kvmgym.core import layout
 from kvmgym.env import observation, reward
 from kvmgym.params import PLE_PRESETS, Costs, HaltPoll, Host, Ple
 
@@ -46,15 +46,15 @@ def state(table: list[layout.Field]) -> str:
     """A state table: field, type, meaning, writer."""
     found = []
     for name, kind, text in table:
-        meaning, _, writer = text.rpartition("; ")
+        meaning, writer, window = layout.meaning((name, kind, text))
         count, scalar = kind[:-2], kind[-2:]
-        found.append((f"`{name}`", f"{scalar} × {count}" if count else scalar, meaning, writer))
+        found.append((f"`{name}`", f"{scalar} × {count}" if count else scalar, meaning, writer + "; window" * window))
     return markdown(("field", "type", "meaning", "written by"), found)
 
 
 def trace_kinds() -> str:
     """The kinds of trace rows."""
-    return markdown(("code", "name"), [(str(code), name) for code, name in enumerate(account.TRACE_NAMES)])
+    return markdown(("code", "name"), [(str(code), name) for code, name in enumerate(layout.TRACE_NAMES)])
 
 
 def observed(table: Sequence[observation.Field]) -> str:

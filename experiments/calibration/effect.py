@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvmgym.core import account, engine, layout
+from kvmgym.core import engine, layout
 from kvmgym.core.memory import view
 from kvmgym.measure.simulate import advance
 from kvmgym.params import Scenario
@@ -35,15 +35,15 @@ def read(trace: Any, begin_ns: int) -> dict[str, float]:
     place: dict[int, int] = {}
     waiting: dict[int, list[tuple[int, bool]]] = {}
     yields, same, hits = 0, 0, {True: 0, False: 0}
-    moves = (account.TR_RUN, account.TR_PREEMPT, account.TR_WAKE, account.TR_MIGRATE)
+    moves = (layout.TR_RUN, layout.TR_PREEMPT, layout.TR_WAKE, layout.TR_MIGRATE)
     columns = (trace[name].tolist() for name in ("time_ns", "kind", "vcpu", "arg"))
     for now, kind, vcpu, arg in zip(*columns, strict=True):
         if kind in moves:
             place[vcpu] = arg
-        if kind == account.TR_RUN:
+        if kind == layout.TR_RUN:
             for since, here in waiting.pop(vcpu, []):
                 hits[here] += now - since <= AT_ONCE_NS
-        elif kind == account.TR_YIELD and arg % 4 == 2 and now >= begin_ns:
+        elif kind == layout.TR_YIELD and arg % 4 == 2 and now >= begin_ns:
             target = arg // 4
             here = place.get(target) == place.get(vcpu)
             yields, same = yields + 1, same + here

@@ -28,7 +28,7 @@ from pettingzoo.utils import wrappers
 
 from kvmgym.env import stepping
 from kvmgym.env.observation import GLOBALS, VCPU_FIELDS, G
-from kvmgym.env.reward import IDLE, UNIT_NS
+from kvmgym.env.reward import SUM, UNIT_NS
 from kvmgym.env.rows import Source
 from kvmgym.env.single import DirectedYieldEnv
 from kvmgym.env.spaces import shaped
@@ -126,7 +126,7 @@ class _Hosts:
         vcpu = worlds.world(0).vcpu
         each = vcpu["spin_ns"] + vcpu["overhead_ns"]
         lost = np.array([each[a:b].sum() for a, b in pairwise(blueprint.firsts[: self.vms + 1])])
-        idle = worlds.rows[0, stepping.COLUMNS + IDLE]
+        idle = worlds.rows[0, stepping.COLUMNS + SUM.idle_ns]
         found: npt.NDArray[np.float64] = (lost + idle / self.vms) / (blueprint.pcpus * UNIT_NS)
         return found
 

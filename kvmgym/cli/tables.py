@@ -11,6 +11,7 @@ from kvmgym.cli.vmtables import by_vm
 from kvmgym.measure.compare import HEADINGS, LEARNED, Learned, group_of, grouped
 from kvmgym.measure.gains import Cell
 from kvmgym.measure.published import published_for
+from kvmgym.measure.shown import METRICS
 from kvmgym.policies import Policy
 
 MANY = 6  # more policies than this are rows, not columns
@@ -112,13 +113,13 @@ def _add_groups(table: Table, policies: Entrants, texts: Callable[[str], list[st
 def _behind(found: Sequence[Cell]) -> Table:
     """A row a scenario and policy: means over the seeds."""
     table = _table("what lies behind it")
-    for column in ("scenario", "policy", "ops/s", "wasted CPU", "PLE exits/s", "yields/s", "fairness"):
+    for column in ("scenario", "policy", "ops/s", *(metric.heading for metric in METRICS)):
         text = column in ("scenario", "policy")
         table.add_column(column, justify="left" if text else "right", no_wrap=text)
     for cell in found:
         table.add_row(
-            cell.scenario, cell.policy, _rate_text(cell).removesuffix("/s"), f"{100 * cell.wasted_share:.1f} %",
-            f"{cell.ple_exits_per_s:,.0f}", f"{cell.yields_ok_per_s:,.0f}", f"{cell.fairness:.3f}",
+            cell.scenario, cell.policy, _rate_text(cell).removesuffix("/s"),
+            *(metric.text(cell.means[metric.name]) for metric in METRICS),
         )  # fmt: skip
     return table
 

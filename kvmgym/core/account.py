@@ -6,8 +6,6 @@ overhead = T for a pCPU) and Little's law can be checked without a tolerance.
 
 from __future__ import annotations
 
-import numpy as np
-
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -17,20 +15,21 @@ from kvmgym.core.layout import (
     HIST_OCTAVES,
     HIST_STEPS,
     HISTS,
+    HOST_FIELDS,
+    LOCK_FIELDS,
     NONE,
+    PCPU_FIELDS,
     READY,
     RUNNING,
+    VCPU_FIELDS,
+    VM_FIELDS,
 )
-
-# Kinds of trace rows. The argument is in brackets.
-(TR_RUN, TR_PREEMPT, TR_BLOCK, TR_WAKE, TR_PLE, TR_YIELD, TR_LOCK, TR_WAIT, TR_UNLOCK, TR_SEND, TR_IRQ, TR_ACK, TR_OPS,
- TR_TICK, TR_MIGRATE, TR_NO_TARGET) = (np.int64(code) for code in range(16))  # fmt: skip
-TRACE_NAMES = ("run", "preempt", "block", "wake", "PLE", "yield_to", "lock", "wait", "unlock", "send", "irq", "ack",
-               "ops", "tick", "migrate", "no target")  # fmt: skip
+from kvmgym.core.memory import World, clearing
+from kvmgym.core.records import Lock, Vcpu
 
 
 @jit
-def note(w, kind, v, arg):
+def note(w: World, kind: int, v: int, arg: int) -> None:
     """Add a row to the trace, when there is one; `arg` depends on `kind` (docs/trace.md)."""
     host = w.host[0]
     if w.par[0].trace_cap == 0:
@@ -45,7 +44,7 @@ def note(w, kind, v, arg):
 
 
 @jit
-def count_ready(w, p, change, now):
+def count_ready(w: World, p: int, change: int, now: int) -> None:
     """Add `change` to the ready vCPUs of pCPU `p`, and the time since the last change to its integral."""
     pcpu = w.pcpu[p]
     pcpu.ready_integral_ns += pcpu.nr_ready * (now - pcpu.ready_since_ns)
@@ -54,7 +53,7 @@ def count_ready(w, p, change, now):
 
 
 @jit
-def set_state(w, v, state, now):
+def set_state(w: World, v: int, state: int, now: int) -> None:
     """Charge the time in the old state and enter the new one."""
     vcpu = w.vcpu[v]
     settle_state(w, v, now)
@@ -68,7 +67,7 @@ def set_state(w, v, state, now):
 
 
 @jit
-def settle_state(w, v, now):
+def settle_state(w: World, v: int, now: int) -> None:
     """Charge the time in the present state up to `now`."""
     vcpu = w.vcpu[v]
     elapsed = now - vcpu.state_since_ns
@@ -83,19 +82,19 @@ def settle_state(w, v, now):
 
 
 @jit
-def guest_from(vcpu, now):
+def guest_from(vcpu: Vcpu, now: int) -> int:
     """When the guest of a running vCPU goes on: now, or the end of host work in progress [ns]."""
     return max(now, vcpu.overhead_until_ns)
 
 
 @jit
-def spinning(vcpu):
+def spinning(vcpu: Vcpu) -> bool:
     """True when the vCPU's activity is a spin (it may be off its pCPU or in a handler)."""
     return vcpu.act > ACT_SEND and vcpu.act < ACT_HALT
 
 
 @jit
-def spin_pause(w, vcpu, now):
+def spin_pause(w: World, vcpu: Vcpu, now: int) -> None:
     """Charge the spin of a running vCPU up to `now`; the caller says when it goes on."""
     if spinning(vcpu) and vcpu.in_irq == 0:
         spun = now - vcpu.spin_from_ns
@@ -107,7 +106,7 @@ def spin_pause(w, vcpu, now):
 
 
 @jit
-def add_overhead(w, vcpu, cost_ns):
+def add_overhead(w: World, vcpu: Vcpu, cost_ns: int) -> None:
     """Count host work on the pCPU of a vCPU; less than 0 takes back what was not done."""
     vcpu.overhead_ns += cost_ns
     w.pcpu[vcpu.pcpu].overhead_ns += cost_ns
@@ -115,7 +114,7 @@ def add_overhead(w, vcpu, cost_ns):
 
 
 @jit
-def charge(w, v, cost_ns, now):
+def charge(w: World, v: int, cost_ns: int, now: int) -> None:
     """Delay the guest of a running vCPU by host work of `cost_ns`, after any host work in progress."""
     if cost_ns == 0:
         return
@@ -133,7 +132,7 @@ def charge(w, v, cost_ns, now):
 
 
 @jit
-def hist_bin(value_ns):
+def hist_bin(value_ns: int) -> int:
     """The bin of a latency: exact below 4 ns, then 4 linear steps an octave."""
     if value_ns < HIST_STEPS:
         return max(value_ns, 0)
@@ -146,13 +145,13 @@ def hist_bin(value_ns):
 
 
 @jit
-def observe(w, vm, which, value_ns):
-    """Count a latency in histogram `which` (HIST_*) of a VM."""
-    w.hist[(vm * HISTS + which) * HIST_BINS + hist_bin(value_ns)] += 1
+def observe(w: World, vm: int, histogram: int, value_ns: int) -> None:
+    """Count a latency in a histogram (HIST_*) of a VM."""
+    w.hist[(vm * HISTS + histogram) * HIST_BINS + hist_bin(value_ns)] += 1
 
 
 @jit
-def count_waiting(lock, change, now):
+def count_waiting(lock: Lock, change: int, now: int) -> None:
     """Add `change` to the waiters of a lock, and the time since the last change to its integral."""
     lock.wait_integral_ns += lock.waiting * (now - lock.last_ns)
     lock.last_ns = now
@@ -160,7 +159,7 @@ def count_waiting(lock, change, now):
 
 
 @jit
-def spun_since(vcpu, now):
+def spun_since(vcpu: Vcpu, now: int) -> int:
     """Spin of a running vCPU up to `now` that spin_ns does not hold yet [ns]."""
     if vcpu.state == RUNNING and spinning(vcpu) and vcpu.in_irq == 0:
         return max(now - vcpu.spin_from_ns, 0)
@@ -168,7 +167,7 @@ def spun_since(vcpu, now):
 
 
 @jit
-def settle(w):
+def settle(w: World) -> None:
     """Bring every counter up to now, so that the sums are exact at this instant. Measuring changes no course: a spin
     that goes on keeps its start, and readers add `spun_since`."""
     now = w.host[0].now_ns
@@ -191,68 +190,33 @@ def settle(w):
         count_waiting(w.lock[k], 0, now)
 
 
+_clear_host, _clear_pcpu, _clear_vm, _clear_vcpu, _clear_lock = (
+    clearing(fields) for fields in (HOST_FIELDS, PCPU_FIELDS, VM_FIELDS, VCPU_FIELDS, LOCK_FIELDS)
+)
+
+
 @jit
-def reset(w):
-    """Start the measured window now: all counters to zero, host work still in progress carried over."""
+def reset(w: World) -> None:
+    """Start the measured window now: the counters that core/layout.py marks go to zero, but for the spin and host work
+    still in progress, which are carried over."""
     settle(w)
     now = w.host[0].now_ns
+    _clear_host(w.host[0])
     w.host[0].window_since_ns = now
-    w.host[0].events = 0
-    w.host[0].decisions = 0
     for v in range(w.par[0].vcpus):
         vcpu = w.vcpu[v]
-        vcpu.run_ns = 0
-        vcpu.ready_ns = 0
-        vcpu.blocked_ns = 0
+        _clear_vcpu(vcpu)
         vcpu.spin_ns = -spun_since(vcpu, now)
-        vcpu.kernel_ns = 0
-        vcpu.ple_exits = 0
-        vcpu.overhead_ns = 0
         if vcpu.state == RUNNING:
             vcpu.overhead_ns = max(0, vcpu.overhead_until_ns - now)
     for p in range(w.par[0].pcpus):
         pcpu = w.pcpu[p]
-        pcpu.used_ns = 0
-        pcpu.idle_ns = 0
-        pcpu.overhead_ns = 0
+        _clear_pcpu(pcpu)
         if pcpu.curr != NONE:
             pcpu.overhead_ns = w.vcpu[pcpu.curr].overhead_ns
-        pcpu.ready_integral_ns = 0
-        pcpu.switches = 0
-        pcpu.migrations = 0
     for g in range(w.par[0].vms):
-        vm = w.vm[g]
-        vm.ops = 0
-        vm.ple_exits = 0
-        vm.yields_attempted = 0
-        vm.yields_ok = 0
-        vm.yields_esrch = 0
-        vm.relaxed_attempted = 0
-        vm.relaxed_ok = 0
-        vm.relaxed_esrch = 0
-        vm.named_attempted = 0
-        vm.named_ok = 0
-        vm.polls = 0
-        vm.polls_ok = 0
-        vm.flags_left = 0
-        vm.guest_switches = 0
-        vm.lock_acquires = 0
-        vm.mutex_acquires = 0
-        vm.lhp_ns = 0
-        vm.shootdowns = 0
-        vm.shootdown_ns = 0
-        vm.shootdowns_sent = 0
-        vm.kicks = 0
-        vm.halts = 0
-        vm.wakeups = 0
-        vm.wakeups_queued = 0
-        vm.preemptions = 0
-        vm.rewarm_spent_ns = 0
+        _clear_vm(w.vm[g])
     for k in range(w.par[0].locks):
-        lock = w.lock[k]
-        lock.wait_integral_ns = 0
-        lock.wait_sum_ns = 0
-        lock.acquires = 0
-        lock.contended = 0
+        _clear_lock(w.lock[k])
     for i in range(w.par[0].vms * HISTS * HIST_BINS):
         w.hist[i] = 0

@@ -6,9 +6,7 @@ environment stops at each, answers it with `answer`, and calls `advance` again.
 
 from __future__ import annotations
 
-import numpy as np
-
-from kvmgym.core import account, events, rng, shown
+from kvmgym.core import account, events, layout, rng, shown
 from kvmgym.core.guest import activity, ipi, locks, program, tasks
 from kvmgym.core.host import balance, directed_yield, eevdf, kvm, queues, ticks
 from kvmgym.core.jit import jit
@@ -30,13 +28,14 @@ from kvmgym.core.layout import (
     YES,
     YIELD_OK,
 )
-from kvmgym.core.memory import carve, fetch, span
+from kvmgym.core.memory import World, carve, fetch, span
+from kvmgym.core.records import Bytes, Numbers, PolicyFunction, int64
 
 _SWITCHED = 5  # lines of a vCPU's record that a switch touches, all but the last
 
 
 @jit
-def boot(w, random_phases):
+def boot(w: World, random_phases: int) -> None:
     """Start every vCPU on its pCPU at time 0. With `random_phases`, ticks and first slices begin at random points."""
     events.rebuild(w)
     par, now = w.par[0], w.host[0].now_ns
@@ -68,7 +67,7 @@ def boot(w, random_phases):
 
 
 @jit
-def _random_phase(w, p):
+def _random_phase(w: World, p: int) -> None:
     """Draw what is left of the first slice of each entity of a root queue from the stream of its own first vCPU, and
     the tick offset from that of the entity with the lowest label, so that labels decide and not places."""
     lowest = NONE
@@ -92,7 +91,7 @@ def _random_phase(w, p):
 
 
 @jit
-def _lowest(w, k):
+def _lowest(w: World, k: int) -> int:
     """The entity with the lowest label of a list that begins with `k`."""
     best = k
     while k != NONE:
@@ -103,7 +102,7 @@ def _lowest(w, k):
 
 
 @jit
-def advance(w, until_ns, policy, stop):
+def advance(w: World, until_ns: int, policy: PolicyFunction, stop: int) -> int:
     """Run the world to `until_ns`. With `stop`, return AT_DECISION at each attempt of a spin exit (answer it with
     `answer`); else ask `policy`. Returns AT_TIME, AT_DECISION or AT_DEADLOCK."""
     while True:
@@ -113,7 +112,7 @@ def advance(w, until_ns, policy, stop):
 
 
 @jit
-def step(w, until_ns, policy, stop):
+def step(w: World, until_ns: int, policy: PolicyFunction, stop: int) -> int:
     """One thing: an attempt of the open spin exit, else a pCPU that must pick anew, else the next event."""
     host, ask = w.host[0], w.ask[0]
     if ask.open:
@@ -138,7 +137,7 @@ def step(w, until_ns, policy, stop):
     if leaf < w.par[0].pcpus:
         _pcpu_event(w, leaf, now)
     else:
-        owner = np.int64(w.by_leaf[leaf - w.par[0].pcpus])
+        owner = int64(w.by_leaf[leaf - w.par[0].pcpus])
         if owner < w.par[0].vcpus:
             program.timer_fired(w, owner, now)
         else:
@@ -147,7 +146,7 @@ def step(w, until_ns, policy, stop):
 
 
 @jit
-def _pcpu_event(w, p, now):
+def _pcpu_event(w: World, p: int, now: int) -> None:
     """The next change on pCPU `p`: its tick, or that of the vCPU on it."""
     pcpu = w.pcpu[p]
     v = pcpu.curr
@@ -181,7 +180,7 @@ def _pcpu_event(w, p, now):
 
 
 @jit
-def _spin_exit(w, v, now):
+def _spin_exit(w: World, v: int, now: int) -> None:
     """A pause-loop exit: grow the window and open the frame of kvm_vcpu_on_spin."""
     vcpu, ask = w.vcpu[v], w.ask[0]
     vm = w.vm[vcpu.vm]
@@ -192,7 +191,7 @@ def _spin_exit(w, v, now):
     vcpu.spin_exits += 1
     vcpu.ple_exits += 1
     vm.ple_exits += 1
-    account.note(w, account.TR_PLE, v, vcpu.ple_window_ns)
+    account.note(w, layout.TR_PLE, v, vcpu.ple_window_ns)
     kvm.grow_window(vcpu, w.par[0])
     kvm.begin_spin(ask, vcpu, vcpu.vm, kvm.wants_kernel_mode(w.par[0], vm, vcpu), now)
     if vm.vcpus < 2:
@@ -202,11 +201,11 @@ def _spin_exit(w, v, now):
 
 
 @jit
-def _named_holder(w, v, now):
+def _named_holder(w: World, v: int, now: int) -> bool:
     """s390: a guest that spins for a lock looks at its holder. True when the holder decides what happens: one that runs
     is spun for without an exit, a preempted one is yielded to by name (diag 0x9c)."""
     vcpu = w.vcpu[v]
-    owner = np.int64(w.lock[vcpu.wait_lock].owner)
+    owner = int64(w.lock[vcpu.wait_lock].owner)
     if owner == NONE:
         return False
     if w.vcpu[owner].state != RUNNING:
@@ -214,7 +213,7 @@ def _named_holder(w, v, now):
         vcpu.spin_exits += 1
         vcpu.ple_exits += 1
         w.vm[vcpu.vm].ple_exits += 1
-        account.note(w, account.TR_PLE, v, vcpu.ple_window_ns)
+        account.note(w, layout.TR_PLE, v, vcpu.ple_window_ns)
         if ipi.yield_named(w, v, owner, now) == YIELD_OK:
             w.pcpu[vcpu.pcpu].carry_ns += w.par[0].ple_exit_ns
             return True
@@ -225,7 +224,7 @@ def _named_holder(w, v, now):
 
 
 @jit
-def answer(w, target):
+def answer(w: World, target: int) -> None:
     """Attempt to yield to `target`, an index in the VM, in the open spin exit; anything unacceptable ends it."""
     ask = w.ask[0]
     vm = w.vm[ask.vm]
@@ -237,16 +236,16 @@ def answer(w, target):
         return
     result = directed_yield.yield_to(w, me, vm.first + target, now)
     kvm.record_result(ask, vm, vcpus, target, result)
-    account.note(w, account.TR_YIELD, me, (vm.first + target) * 4 + result + 1)
+    account.note(w, layout.TR_YIELD, me, (vm.first + target) * 4 + result + 1)
     if result == YIELD_OK:
         w.pcpu[w.vcpu[me].pcpu].carry_ns += w.par[0].ple_exit_ns + w.par[0].yield_ns
 
 
 @jit
-def _no_target(w, v, now):
+def _no_target(w: World, v: int, now: int) -> None:
     """The spin exit ends without a yield: its cost delays the guest, which then spins on."""
     vcpu, par = w.vcpu[v], w.par[0]
-    account.note(w, account.TR_NO_TARGET, v, 0)
+    account.note(w, layout.TR_NO_TARGET, v, 0)
     kvm.end_spin(w.ask[0], vcpu)
     vcpu.spin_from_ns = now
     vcpu.resume_check = 1
@@ -256,7 +255,7 @@ def _no_target(w, v, now):
 
 
 @jit
-def _reschedule(w, p, now):
+def _reschedule(w: World, p: int, now: int) -> None:
     """__schedule on pCPU `p`: pick, and switch if the pick is another."""
     pcpu = w.pcpu[p]
     prev = pcpu.curr
@@ -291,7 +290,7 @@ def _reschedule(w, p, now):
 
 
 @jit
-def _stay(w, v, now):
+def _stay(w: World, v: int, now: int) -> None:
     """The pick is the vCPU that runs: it goes on after host work on its pCPU, out of any spin-exit handler."""
     vcpu = w.vcpu[v]
     pcpu = w.pcpu[vcpu.pcpu]
@@ -308,12 +307,12 @@ def _stay(w, v, now):
 
 
 @jit
-def _switch_out(w, v, now):
+def _switch_out(w: World, v: int, now: int) -> None:
     vcpu = w.vcpu[v]
     activity.suspend(w, v, now)
     if vcpu.state == RUNNING:
         account.set_state(w, v, READY, now)
-        account.note(w, account.TR_PREEMPT, v, vcpu.pcpu)
+        account.note(w, layout.TR_PREEMPT, v, vcpu.pcpu)
         kvm.on_preempt(vcpu, w.vm[vcpu.vm], now)
     vcpu.last_ran_ns = now
     if eevdf.parent(w, v) != NONE:
@@ -321,14 +320,14 @@ def _switch_out(w, v, now):
 
 
 @jit
-def _switch_in(w, p, v, was_idle, now):
+def _switch_in(w: World, p: int, v: int, was_idle: int, now: int) -> None:
     vcpu, pcpu, par = w.vcpu[v], w.pcpu[p], w.par[0]
     vm = w.vm[vcpu.vm]
     if was_idle:
         queues.set_idle(w, p, NO)
         ticks.start_ticks(w, p, now)
     account.set_state(w, v, RUNNING, now)
-    account.note(w, account.TR_RUN, v, p)
+    account.note(w, layout.TR_RUN, v, p)
     kvm.on_sched_in(vcpu, par)
     cost = pcpu.carry_ns + par.switch_ns
     if vcpu.woken and par.poll_max_ns > 0:
@@ -353,26 +352,28 @@ def _switch_in(w, p, v, was_idle, now):
 
 
 @jit
-def boot_row(state, static, random_phases):
+def boot_row(state: Bytes, static: Bytes, random_phases: int) -> None:
     """`boot` for one row of bytes."""
     boot(carve(state, static), random_phases)
 
 
 @jit
-def advance_row(state, static, until_ns, policy, stop):
+def advance_row(state: Bytes, static: Bytes, until_ns: int, policy: PolicyFunction, stop: int) -> int:
     """`advance` for one row of bytes."""
     return advance(carve(state, static), until_ns, policy, stop)
 
 
 @jit
-def advance_rows(states, statics, which, until_ns, policy, stop, status):
+def advance_rows(
+    states: Bytes, statics: Bytes, which: Numbers, until_ns: int, policy: PolicyFunction, stop: int, status: Numbers
+) -> None:
     """`advance` for rows [E, bytes], one after the other; row e uses statics[which[e]]; results go into status [E]."""
     for e in range(states.shape[0]):
         status[e] = advance(carve(states[e], statics[which[e]]), until_ns, policy, stop)
 
 
 @jit
-def settle_row(state, static, reset):
+def settle_row(state: Bytes, static: Bytes, reset: int) -> None:
     """Bring the counters of one row up to now; with `reset`, start the measured window now."""
     w = carve(state, static)
     if reset:
@@ -382,6 +383,6 @@ def settle_row(state, static, reset):
 
 
 @jit
-def answer_row(state, static, target):
+def answer_row(state: Bytes, static: Bytes, target: int) -> None:
     """`answer` for one row of bytes."""
     answer(carve(state, static), target)

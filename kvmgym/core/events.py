@@ -8,14 +8,14 @@ the worst case; the tree needs no moving of entries and is one mechanism for all
 
 from __future__ import annotations
 
-import numpy as np
-
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import INF
+from kvmgym.core.memory import World
+from kvmgym.core.records import int64
 
 
 @jit
-def set_time(w, leaf, time_ns):
+def set_time(w: World, leaf: int, time_ns: int) -> None:
     """Move `leaf` to `time_ns` (INF: never) and replay its matches."""
     times, tree = w.tree_ns, w.tree
     times[leaf] = time_ns
@@ -37,13 +37,13 @@ def set_time(w, leaf, time_ns):
 
 
 @jit
-def first(w):
+def first(w: World) -> int:
     """The leaf whose time comes first."""
-    return np.int64(w.tree[1])
+    return int64(w.tree[1])
 
 
 @jit
-def rebuild(w):
+def rebuild(w: World) -> None:
     """Set every leaf to INF and play all matches."""
     n = w.par[0].leaves
     for leaf in range(n):

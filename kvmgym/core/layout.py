@@ -15,56 +15,56 @@ from typing import Any
 
 import numpy as np
 
-
-def _codes(first: int, n: int) -> tuple[Any, ...]:
-    """Consecutive codes. They are numpy integers because numba compiles a function anew for each literal argument."""
-    return tuple(np.int64(code) for code in range(first, first + n))
-
+from kvmgym.codes import numbered
 
 INF: Any = np.int64(1 << 62)  # "never", in ns
 NONE: Any = np.int64(-1)  # no vCPU, entity, queue or lock
-NO, YES = _codes(0, 2)
+NO, YES = numbered(2)
 
 # vCPU states as the host sees them
-BLOCKED, READY, RUNNING = _codes(0, 3)
+BLOCKED, READY, RUNNING = numbered(3)
 # what a vCPU's guest is doing
-ACT_COMPUTE, ACT_SEND, ACT_SPIN_LOCK, ACT_SPIN_ACK, ACT_SPIN_BARRIER, ACT_HALT = _codes(0, 6)
-# lock kinds
-TAS, FIFO, PVQ, MUTEX = _codes(0, 4)
+ACT_COMPUTE, ACT_SEND, ACT_SPIN_LOCK, ACT_SPIN_ACK, ACT_SPIN_BARRIER, ACT_HALT = numbered(6)
 # phase kinds of a guest program
 (PH_COMPUTE, PH_LOCK, PH_UNLOCK, PH_SHOOTDOWN, PH_KICK, PH_BLOCK, PH_BARRIER, PH_PUT, PH_GET, PH_OPS, PH_CHOOSE,
- PH_REPEAT, PH_AGAIN) = _codes(0, 13)  # fmt: skip
-# targets of a shootdown or a kick
-TO_OTHERS, TO_BUSY, TO_ONE, TO_NEXT, TO_PREV = _codes(0, 5)
-# how a guest sends an IPI to several vCPUs
-X2APIC_PHYSICAL, X2APIC_CLUSTER, PV = _codes(0, 3)
-# IPI tracking of the series
-TRACK_OFF, TRACK_V2, TRACK_V3 = _codes(0, 3)
+ PH_REPEAT, PH_AGAIN) = numbered(13)  # fmt: skip
 # vectors, as far as tracking tells them apart
-VECTOR_CALL, VECTOR_RESCHED, VECTOR_TIMER = _codes(1, 3)
-# the forfeit of yield_task_fair
-FORFEIT_NONE, FORFEIT_PRE_6_19, FORFEIT_6_19 = _codes(0, 3)
-# the scheduler half of the series
-DEBOOST_NONE, DEBOOST_V1, DEBOOST_V2, DEBOOST_V3 = _codes(0, 4)
-# what a spin exit passes as yield_to_kernel_mode
-MODE_NEVER, MODE_RING0, MODE_ALWAYS = _codes(0, 3)
+VECTOR_CALL, VECTOR_RESCHED, VECTOR_TIMER = numbered(3, first=1)
 # what a policy is shown besides the records (bits of host.shows)
 SHOW_LAG, SHOW_GUEST = np.int64(1), np.int64(2)
 # states of a guest task that its vCPU's guest schedules
-TASK_CURRENT, TASK_RUNNABLE, TASK_WAITS = _codes(0, 3)
-POLLS, POLL_ENDS = _codes(1, 2)  # a halted vCPU polls; it is to stop at once
+TASK_CURRENT, TASK_RUNNABLE, TASK_WAITS = numbered(3)
+POLLS, POLL_ENDS = numbered(2, first=1)  # a halted vCPU polls; it is to stop at once
 LINE = 64  # bytes of a cache line
 WEIGHTS = 16  # numbers that a tunable policy may read
 # results of yield_to
-YIELD_ESRCH, YIELD_FREE, YIELD_OK = _codes(-1, 3)
+YIELD_ESRCH, YIELD_FREE, YIELD_OK = numbered(3, first=-1)
 # why engine.advance returned; GOING_ON is step's alone
-AT_TIME, AT_DECISION, AT_DEADLOCK, GOING_ON = _codes(0, 4)
+AT_TIME, AT_DECISION, AT_DEADLOCK, GOING_ON = numbered(4)
 # latency histograms of a VM: 4 linear steps an octave, from 1 ns to 2^33 ns
-HIST_IPI, HIST_LOCK, HIST_SHOOTDOWN = _codes(0, 3)
+HIST_IPI, HIST_LOCK, HIST_SHOOTDOWN = numbered(3)
 HISTS, HIST_OCTAVES, HIST_STEPS = 3, 32, 4
 HIST_BINS = HIST_OCTAVES * HIST_STEPS
 
+# kinds of trace rows, and what the argument of each is: a pCPU, a vCPU, a lock, a time, a count, a yield (four times
+# the target and the result + 1) or nothing
+(TR_RUN, TR_PREEMPT, TR_BLOCK, TR_WAKE, TR_PLE, TR_YIELD, TR_LOCK, TR_WAIT, TR_UNLOCK, TR_SEND, TR_IRQ, TR_ACK, TR_OPS,
+ TR_TICK, TR_MIGRATE, TR_NO_TARGET) = numbered(16)  # fmt: skip
+TRACE_KINDS: tuple[tuple[str, str], ...] = (
+    ("run", "pcpu"), ("preempt", "pcpu"), ("block", "pcpu"), ("wake", "pcpu"), ("PLE", "ns"), ("yield_to", "yield"),
+    ("lock", "lock"), ("wait", "lock"), ("unlock", "lock"), ("send", "vcpu"), ("irq", ""), ("ack", "vcpu"),
+    ("ops", "count"), ("tick", ""), ("migrate", "pcpu"), ("no target", ""),
+)  # fmt: skip
+TRACE_NAMES = tuple(name for name, _ in TRACE_KINDS)
+
 Field = tuple[str, str, str]
+WINDOW = "; window"  # the end of the text of a counter that a measured window resets
+
+
+def meaning(field: Field) -> tuple[str, str, bool]:
+    """What a field means, who writes it, and whether it is a counter of the measured window."""
+    text, _, writer = field[2].removesuffix(WINDOW).rpartition("; ")
+    return text, writer, field[2].endswith(WINDOW)
 
 
 def record(fields: list[Field], line: int = 8) -> np.dtype[Any]:
@@ -78,7 +78,8 @@ def record(fields: list[Field], line: int = 8) -> np.dtype[Any]:
     return np.dtype((np.record, padded))
 
 
-# Each entry: name, type, "meaning [unit]; writer".
+# Each entry: name, type, "meaning [unit]; writer". A counter of the measured window says so at its end, "; window": its
+# reset sets it to 0 (memory.clearing, account.reset).
 PARAM_FIELDS: list[Field] = [
     ("pcpus", "i8", "P; build"),
     ("vcpus", "i8", "V; build"),
@@ -109,12 +110,12 @@ PARAM_FIELDS: list[Field] = [
     ("pv_flush_ns", "i8", "TLB flush left as a flag, at the entry of a vCPU [ns]; build"),
     ("guest_switch_ns", "i8", "guest's switch to another task [ns]; build"),
     ("poll_max_ns", "i8", "longest halt poll, 0 without polling [ns]; build"),
-    ("poll_start_ns", "i8", "halt poll interval that growth starts from [ns]; build"),
+    ("poll_grow_start_ns", "i8", "halt poll interval that growth starts from [ns]; build"),
     ("poll_grow", "i8", "factor of growth of the halt poll interval; build"),
     ("poll_shrink", "i8", "its divisor, 0 resets it to 0; build"),
     ("lag_credit_q16", "i8", "v3's lag credit in slices for each other queued entity, in 1/65536; build"),
-    ("deboost", "i8", "DEBOOST_*; build"),
-    ("kernel_mode", "i8", "MODE_*: yield_to_kernel_mode of a spin exit; build"),
+    ("yield_deboost", "i8", "DEBOOST_*; build"),
+    ("ple_kernel_mode", "i8", "MODE_*: yield_to_kernel_mode of a spin exit; build"),
     ("tasks", "i8", "guest tasks of VMs that schedule; build"),
     ("ple_window_ns", "i8", "base pause-loop window [ns]; build"),
     ("ple_max_ns", "i8", "largest window [ns]; build"),
@@ -125,10 +126,10 @@ PARAM_FIELDS: list[Field] = [
     ("llc_pcpus", "i8", "how many pCPUs a load balance looks at; build"),
     ("forfeit", "i8", "FORFEIT_*; build"),
     ("one_slice", "u1", "every entity requests the base slice: nobody looks for the longest or shortest; build"),
-    ("ple", "u1", "pause-loop exiting is on; build"),
-    ("ple_user", "u1", "spins in user mode exit too; build"),
+    ("ple_enabled", "u1", "pause-loop exiting is on; build"),
+    ("ple_user_exits", "u1", "spins in user mode exit too; build"),
     ("ple_names_holder", "u1", "a spin for a lock names its holder; build"),
-    ("grouped", "u1", "VMs are scheduling groups (two levels); build"),
+    ("group_scheduling", "u1", "VMs are scheduling groups (two levels); build"),
     ("run_to_parity", "u1", "RUN_TO_PARITY; build"),
     ("place_lag", "u1", "PLACE_LAG; build"),
     ("delay_dequeue", "u1", "DELAY_DEQUEUE with DELAY_ZERO; build"),
@@ -142,8 +143,8 @@ PARAM_FIELDS: list[Field] = [
 
 HOST_FIELDS: list[Field] = [
     ("now_ns", "i8", "simulated time [ns]; engine"),
-    ("events", "i8", "changes of a vCPU's or pCPU's state so far; all verbs"),
-    ("decisions", "i8", "spin exits that asked a policy; engine"),
+    ("events", "i8", "changes of a vCPU's or pCPU's state so far; all verbs; window"),
+    ("decisions", "i8", "spin exits that asked a policy; engine; window"),
     ("trace_len", "i8", "rows traced so far, also those past the end; account.note"),
     ("window_since_ns", "i8", "start of the measured window [ns]; account.reset"),
     ("deadlock_vm", "i8", "VM in which nobody can go on, or NONE; guest"),
@@ -171,7 +172,7 @@ ASK_FIELDS: list[Field] = [
     ("start", "i8", "first candidate of the round; policy"),
     ("cursor", "i8", "how many candidates of the round were visited; policy"),
     ("mark", "i8", "what last_boosted_vcpu becomes on success; NONE: the target; policy"),
-    ("waits_for", "i8", "index of the vCPU that the spinner truly waits for, or NONE; hints, for privileged policies"),
+    ("waits_for", "i8", "index of the vCPU that the spinner truly waits for, or NONE, for privileged policies; shown"),
     ("yield_to_kernel_mode", "u1", "the caller wants preempted-in-kernel targets; kvm"),
     ("open", "u1", "an answer is awaited; kvm"),
     ("weights", f"{WEIGHTS}f8", "weights of a tunable policy; set with the policy"),
@@ -187,22 +188,22 @@ PCPU_FIELDS: list[Field] = [
     ("curr", "i8", "vCPU on it, or NONE; engine"),
     ("nr_running", "i8", "queued tasks: running, ready and delayed; eevdf"),
     ("nr_ready", "i8", "ready vCPUs waiting in its queues; account"),
-    ("migrations", "u4", "vCPUs pulled here; sched"),
+    ("migrations", "u4", "vCPUs pulled here; sched; window"),
     ("need_resched", "u1", "is in the list of pCPUs that must reschedule; sched"),
     ("idle", "u1", "is in the list of idle pCPUs; sched"),
     # line 2
     ("curr_since_ns", "i8", "when its vCPU or idleness began [ns]; engine"),
-    ("used_ns", "i8", "time with a vCPU on it, host work included [ns]; account"),
-    ("overhead_ns", "i8", "time in exits, switches and other host work [ns]; account"),
+    ("used_ns", "i8", "time with a vCPU on it, host work included [ns]; account; window"),
+    ("overhead_ns", "i8", "time in exits, switches and other host work [ns]; account; window"),
     ("ready_since_ns", "i8", "ready_integral_ns is summed up to here [ns]; account"),
-    ("ready_integral_ns", "i8", "integral of nr_ready over time [ns]; account"),
-    ("switches", "i8", "vCPU switches; engine"),
+    ("ready_integral_ns", "i8", "integral of nr_ready over time [ns]; account; window"),
+    ("switches", "i8", "vCPU switches; engine; window"),
     ("last_vm", "i8", "VM that ran last; engine"),
     ("resched_next", "i8", "next in the list of pCPUs that must reschedule; sched"),
     # line 3
     ("tick_offset_ns", "i8", "phase of its ticks [ns]; build"),
     ("next_balance_ns", "i8", "next periodic balance [ns]; sched"),
-    ("idle_ns", "i8", "time idle [ns]; account"),
+    ("idle_ns", "i8", "time idle [ns]; account; window"),
     ("idle_next", "i8", "next idle pCPU; sched"),
     ("idle_prev", "i8", "previous idle pCPU; sched"),
     ("deboosted_ns", "i8", "when the debooster last acted here [ns]; deboost"),
@@ -253,7 +254,7 @@ VM_FIELDS: list[Field] = [
     ("last_boosted_vcpu", "i8", "where the next scan starts, less one; kvm"),
     ("nr_runnable", "i8", "vCPUs that want to run; eevdf"),
     ("run_ns", "i8", "time of its vCPUs on pCPUs since the start, counted when they leave [ns]; account"),
-    ("ops", "i8", "operations finished; guest"),
+    ("ops", "i8", "operations finished; guest; window"),
     ("shares", "i8", "cpu weight of the VM's group; build"),
     ("is_task", "u1", "a host task: one entity in the root queue, no guest below; build"),
     ("ipi_tracking", "u1", "TRACK_*; build"),
@@ -267,10 +268,10 @@ VM_FIELDS: list[Field] = [
     ("load_x1024", "i8", "decayed average of nr_runnable, times 1024; eevdf"),
     ("load_period", "i8", "load_x1024 is up to date to this period of 2^20 ns; eevdf"),
     ("ipi_window_ns", "i8", "age up to which an IPI counts as recent [ns]; build"),
-    ("ple_exits", "i8", "pause-loop exits; engine"),
-    ("yields_attempted", "i8", "yield_to calls in round 1; kvm"),
-    ("yields_ok", "i8", "of these, successful; kvm"),
-    ("preemptions", "i8", "vCPUs descheduled while still runnable; kvm"),
+    ("ple_exits", "i8", "pause-loop exits; engine; window"),
+    ("yields_attempted", "i8", "yield_to calls in round 1; kvm; window"),
+    ("yields_ok", "i8", "of these, successful; kvm; window"),
+    ("preemptions", "i8", "vCPUs descheduled while still runnable; kvm; window"),
     ("rewarm_ns", "i8", "refilling the caches with its working set [ns]; build"),
     # line 3: phases of the guests
     ("locks", "i8", "its first lock; build"),
@@ -279,33 +280,33 @@ VM_FIELDS: list[Field] = [
     ("burst_hi_q16", "i8", "factor on a bursty stretch within a burst, in 1/65536; build"),
     ("burst_lo_q16", "i8", "the same outside bursts; build"),
     ("burst_dist", "i8", "distribution of the length of a burst or pause; build"),
-    ("lock_acquires", "i8", "spin locks taken; guest"),
-    ("shootdowns_sent", "i8", "synchronous IPIs begun; guest"),
+    ("lock_acquires", "i8", "spin locks taken; guest; window"),
+    ("shootdowns_sent", "i8", "synchronous IPIs begun; guest; window"),
     # the rest
     ("tasks", "i8", "guest tasks, 0 when each vCPU has one; build"),
     ("first_task", "i8", "its first guest task; build"),
     ("pv_sched_yield", "u1", "an IPI to several is followed by a yield to a preempted one; build"),
     ("pv_kick_yields", "u1", "the kick of a halted lock waiter is a directed yield; build"),
     ("pv_spin_ns", "i8", "how long a pvq waiter spins before it halts [ns]; build"),
-    ("yields_esrch", "i8", "of these, -ESRCH; kvm"),
-    ("relaxed_attempted", "i8", "yield_to calls in round 2; kvm"),
-    ("relaxed_ok", "i8", "of these, successful; kvm"),
-    ("relaxed_esrch", "i8", "of these, -ESRCH; kvm"),
-    ("named_attempted", "i8", "yield_to calls of hypercalls that name their target; kvm"),
-    ("named_ok", "i8", "of these, successful; kvm"),
-    ("polls", "i8", "halts that polled; activity"),
-    ("polls_ok", "i8", "of these, ended by what was waited for; activity"),
-    ("flags_left", "i8", "shootdown targets that got a flag instead of an IPI; ipi"),
-    ("guest_switches", "i8", "switches between guest tasks; tasks"),
-    ("mutex_acquires", "i8", "user locks taken; guest"),
-    ("lhp_ns", "i8", "time that vCPUs were off their pCPU while holding a spin lock [ns]; engine"),
-    ("shootdowns", "i8", "synchronous IPIs finished; guest"),
-    ("shootdown_ns", "i8", "their summed latency, from the first send to the last acknowledgement [ns]; guest"),
-    ("kicks", "i8", "reschedule IPIs of Kick phases; guest"),
-    ("halts", "i8", "Block phases begun; guest"),
-    ("wakeups", "i8", "vCPUs woken; guest"),
-    ("wakeups_queued", "i8", "of these, those that found no idle pCPU; sched"),
-    ("rewarm_spent_ns", "i8", "time lost to cold caches [ns]; guest"),
+    ("yields_esrch", "i8", "of these, -ESRCH; kvm; window"),
+    ("relaxed_attempted", "i8", "yield_to calls in round 2; kvm; window"),
+    ("relaxed_ok", "i8", "of these, successful; kvm; window"),
+    ("relaxed_esrch", "i8", "of these, -ESRCH; kvm; window"),
+    ("named_attempted", "i8", "yield_to calls of hypercalls that name their target; kvm; window"),
+    ("named_ok", "i8", "of these, successful; kvm; window"),
+    ("polls", "i8", "halts that polled; activity; window"),
+    ("polls_ok", "i8", "of these, ended by what was waited for; activity; window"),
+    ("flags_left", "i8", "shootdown targets that got a flag instead of an IPI; ipi; window"),
+    ("guest_switches", "i8", "switches between guest tasks; tasks; window"),
+    ("mutex_acquires", "i8", "user locks taken; guest; window"),
+    ("lhp_ns", "i8", "time that vCPUs were off their pCPU while holding a spin lock [ns]; engine; window"),
+    ("shootdowns", "i8", "synchronous IPIs finished; guest; window"),
+    ("shootdown_ns", "i8", "their summed latency, from the first send to the last acknowledgement [ns]; guest; window"),
+    ("kicks", "i8", "reschedule IPIs of Kick phases; guest; window"),
+    ("halts", "i8", "Block phases begun; guest; window"),
+    ("wakeups", "i8", "vCPUs woken; guest; window"),
+    ("wakeups_queued", "i8", "of these, those that found no idle pCPU; sched; window"),
+    ("rewarm_spent_ns", "i8", "time lost to cold caches [ns]; guest; window"),
 ]
 
 VCPU_FIELDS: list[Field] = [
@@ -349,13 +350,13 @@ VCPU_FIELDS: list[Field] = [
     ("timer_pending", "u1", "a timer interrupt waits to be taken; guest"),
     ("irq_call", "u1", "the handler serves call-function IPIs; guest"),
     ("irq_resched", "u1", "the handler serves a reschedule IPI; guest"),
-    ("run_ns", "i8", "time on a pCPU [ns]; account"),
+    ("run_ns", "i8", "time on a pCPU [ns]; account; window"),
     # line 3: switches and spins
     ("last_ran_ns", "i8", "when it last left a pCPU [ns]; engine"),
     ("rewarm_debt_ns", "i8", "compute that will run at half speed [ns]; engine"),
-    ("ready_ns", "i8", "time runnable but not on a pCPU [ns]; account"),
-    ("spin_ns", "i8", "time spinning on a pCPU [ns]; account"),
-    ("overhead_ns", "i8", "time on a pCPU in host work [ns]; account"),
+    ("ready_ns", "i8", "time runnable but not on a pCPU [ns]; account; window"),
+    ("spin_ns", "i8", "time spinning on a pCPU [ns]; account; window"),
+    ("overhead_ns", "i8", "time on a pCPU in host work [ns]; account; window"),
     ("ple_window_ns", "i8", "pause-loop window [ns]; kvm"),
     ("handler_until_ns", "i8", "the spin-exit handler ends here [ns]; engine"),
     ("lhp_since_ns", "i8", "when it left its pCPU holding a spin lock, else INF [ns]; engine"),
@@ -370,13 +371,13 @@ VCPU_FIELDS: list[Field] = [
     ("holds", "i4", "spin locks held; guest"),
     ("irq_off", "i4", "depth of interrupt-disabling locks; guest"),
     ("spin_exits", "i4", "pause-loop exits of the present spin; engine"),
-    ("ple_exits", "u4", "pause-loop exits; engine"),
+    ("ple_exits", "u4", "pause-loop exits; engine; window"),
     ("run_head", "i4", "first of its runnable guest tasks, or NONE; tasks"),
     # line 5: interrupts and waits
     ("irq_end_ns", "i8", "end of the handler; what is left of it while not running [ns]; guest"),
     ("irq_arrived_ns", "i8", "when the oldest interrupt not yet taken arrived, INF without one [ns]; ipi"),
     ("wait_since_ns", "i8", "start of the wait for a lock or of a shootdown [ns]; guest"),
-    ("kernel_ns", "i8", "compute begun in ring 0 [ns]; guest"),
+    ("kernel_ns", "i8", "compute begun in ring 0 [ns]; guest; window"),
     ("send_next", "i4", "first vCPU of the batch that it sends to; ipi"),
     ("send_end", "i4", "end of that batch; ipi"),
     ("acks_left", "i4", "acknowledgements awaited; guest"),
@@ -389,11 +390,11 @@ VCPU_FIELDS: list[Field] = [
     ("send_single", "u1", "the IPI has one target; ipi"),
     # line 6: sleeps, and what is seldom used
     ("wake_ns", "i8", "when its timer fires, INF without one [ns]; guest"),
-    ("blocked_ns", "i8", "time halted [ns]; account"),
+    ("blocked_ns", "i8", "time halted [ns]; account; window"),
     ("poll_ns", "i8", "its halt poll interval [ns]; activity"),
     ("halted_ns", "i8", "when it halted [ns]; activity"),
     ("task_since_ns", "i8", "when its guest switched to the task [ns]; tasks"),
-    ("lag_ns", "i8", "least V - vruntime over its levels, shown to policies that need it [ns]; hints"),
+    ("lag_ns", "i8", "least V - vruntime over its levels, shown to policies that need it [ns]; shown"),
     ("leaf", "i4", "its leaf in the event tree; build"),
     ("run_tail", "i4", "last one; tasks"),
     ("role_start", "i4", "row before its program, whose end starts it; build"),
@@ -401,10 +402,10 @@ VCPU_FIELDS: list[Field] = [
 
 LOCK_FIELDS: list[Field] = [
     ("last_ns", "i8", "wait_integral_ns is summed up to here [ns]; account"),
-    ("wait_integral_ns", "i8", "integral of waiting over time [ns]; account"),
-    ("wait_sum_ns", "i8", "sum of single waits [ns]; account"),
-    ("acquires", "u4", "times taken; guest"),
-    ("contended", "u4", "times taken after a wait; guest"),
+    ("wait_integral_ns", "i8", "integral of waiting over time [ns]; account; window"),
+    ("wait_sum_ns", "i8", "sum of single waits [ns]; account; window"),
+    ("acquires", "u4", "times taken; guest; window"),
+    ("contended", "u4", "times taken after a wait; guest; window"),
     ("rng", "u8", "random stream that chooses among the waiters of a tas lock; rng"),
     ("owner", "i4", "vCPU, or NONE; guest"),
     ("head", "i4", "first waiter; guest"),
@@ -457,7 +458,7 @@ DIST_FIELDS: list[Field] = [
 
 TRACE_FIELDS: list[Field] = [
     ("time_ns", "i8", "when [ns]; account.note"),
-    ("kind", "i8", "TR_* of account; account.note"),
+    ("kind", "i8", "TR_*; account.note"),
     ("vcpu", "i8", "whom; account.note"),
     ("arg", "i8", "what with, by kind; account.note"),
 ]

@@ -23,7 +23,7 @@ from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import make_array, populate_array
 
 from kvmgym.core.jit import disabled
-from kvmgym.core.layout import LINE, STATE_PARTS, STATIC_PARTS
+from kvmgym.core.layout import LINE, STATE_PARTS, STATIC_PARTS, Field, meaning
 
 PARTS = (*STATE_PARTS, *STATIC_PARTS)
 # bytes at the head of a state row where compiled code keeps pointers, after the addresses of the rows that they are for
@@ -93,7 +93,7 @@ register_model(Vector)(models.OpaqueModel)
 register_model(WorldType)(models.OpaqueModel)
 WORLD = WorldType()
 VECTORS = {name: Vector(numba.from_dtype(kind)) for name, kind in PARTS}
-PLACES = {name: place for place, (name, _) in enumerate(PARTS, start=2)}
+SLOTS = {name: slot for slot, (name, _) in enumerate(PARTS, start=2)}
 
 
 @infer_getattr
@@ -106,7 +106,7 @@ class _Parts(AttributeTemplate):  # type: ignore[misc]
 
 @lower_getattr_generic(WorldType)
 def _load_part(_context: Any, builder: Any, _world: Any, table: Any, name: str) -> Any:
-    slot = cgutils.pointer_add(builder, table, 8 * PLACES[name], cgutils.voidptr_t.as_pointer())
+    slot = cgutils.pointer_add(builder, table, 8 * SLOTS[name], cgutils.voidptr_t.as_pointer())
     return builder.load(slot)
 
 
@@ -128,8 +128,8 @@ class _GetItem(AbstractTemplate):  # type: ignore[misc]
 @lower_builtin(operator.getitem, Vector, types.Integer)
 def _get(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     vector = sig.args[0]
-    place = _element(context, builder, vector, sig.args[1], *args)
-    return context.unpack_value(builder, vector.dtype, place)
+    address = _element(context, builder, vector, sig.args[1], *args)
+    return context.unpack_value(builder, vector.dtype, address)
 
 
 @infer_global(operator.setitem)
@@ -143,8 +143,8 @@ class _SetItem(AbstractTemplate):  # type: ignore[misc]
 @lower_builtin(operator.setitem, Vector, types.Integer, types.Any)
 def _set(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     vector = sig.args[0]
-    place = _element(context, builder, vector, sig.args[1], args[0], args[1])
-    context.pack_value(builder, vector.dtype, args[2], place)
+    address = _element(context, builder, vector, sig.args[1], args[0], args[1])
+    context.pack_value(builder, vector.dtype, args[2], address)
     return context.get_dummy_value()
 
 
@@ -162,8 +162,8 @@ def _carve_compiled(typing_context: Any, state: Any, static: Any) -> Any:
         heads = [(0, POINTERS + 16 * i) for i in range(len(STATE_PARTS))]
         heads += [(1, 16 * i) for i in range(len(STATIC_PARTS))]
         slots = [
-            cgutils.pointer_add(builder, table, 8 * place, cgutils.voidptr_t.as_pointer())
-            for place in range(2 + len(heads))
+            cgutils.pointer_add(builder, table, 8 * slot, cgutils.voidptr_t.as_pointer())
+            for slot in range(2 + len(heads))
         ]
         moved = [builder.icmp_unsigned("!=", builder.load(slots[row]), rows[row]) for row in (0, 1)]
         with cgutils.if_unlikely(builder, builder.or_(*moved)):
@@ -183,11 +183,11 @@ def _span_compiled(typing_context: Any, vector: Any, first: Any, n: Any) -> Any:
     array_type = types.Array(vector.dtype, 1, "C")
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = _element(context, builder, vector, sig.args[1], args[0], args[1])
+        address = _element(context, builder, vector, sig.args[1], args[0], args[1])
         n = context.cast(builder, args[2], sig.args[2], types.intp)
         size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(vector.dtype)))
         array = make_array(array_type)(context, builder)
-        populate_array(array, data=place, shape=[n], strides=[size], itemsize=size, meminfo=None)
+        populate_array(array, data=address, shape=[n], strides=[size], itemsize=size, meminfo=None)
         return array._getvalue()
 
     return array_type(vector, first, n), generate
@@ -198,14 +198,36 @@ def _fetch_compiled(typing_context: Any, vector: Any, index: Any, shift: Any) ->
     """Ask the processor for the cache line `shift` bytes after the start of a record."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        place = builder.bitcast(_element(context, builder, vector, sig.args[1], args[0], args[1]), cgutils.voidptr_t)
-        place = cgutils.pointer_add(builder, place, context.cast(builder, args[2], sig.args[2], types.intp))
+        address = builder.bitcast(_element(context, builder, vector, sig.args[1], args[0], args[1]), cgutils.voidptr_t)
+        address = cgutils.pointer_add(builder, address, context.cast(builder, args[2], sig.args[2], types.intp))
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, cgutils.int32_t, cgutils.int32_t, cgutils.int32_t])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [place, *(cgutils.int32_t(number) for number in (0, 2, 1))])
+        builder.call(function, [address, *(cgutils.int32_t(number) for number in (0, 2, 1))])
         return context.get_dummy_value()
 
     return types.none(vector, index, shift), generate
+
+
+def clearing(fields: list[Field]) -> Any:
+    """A function that sets the counters of the measured window in a record of this table to 0."""
+    names = [field[0] for field in fields if meaning(field)[2]]
+
+    def clear_plain(record: Any) -> None:
+        for name in names:
+            record[name] = 0
+
+    @intrinsic
+    def clear_compiled(typing_context: Any, record: Any) -> Any:
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            for name in names:
+                kind = context.get_data_type(record.typeof(name))
+                address = cgutils.get_record_member(builder, args[0], record.offset(name), kind)
+                builder.store(kind(0), address)
+            return context.get_dummy_value()
+
+        return types.none(record), generate
+
+    return clear_plain if disabled() else clear_compiled
 
 
 def _fetch_plain(part: Any, index: int, shift: int) -> None:

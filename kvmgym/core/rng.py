@@ -9,9 +9,13 @@ A distribution is a table of quantiles at two levels: 256 equal steps of probabi
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kvmgym.core.jit import jit
+from kvmgym.core.memory import World
+from kvmgym.core.records import Stream, int64
 
 STEPS = 256  # steps a level; a table has 2 * STEPS + 2 rows
 _GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -20,7 +24,7 @@ _MASK24, _HALF24, _WIDE = (1 << 24) - 1, 1 << 23, 1 << 38
 
 
 @jit
-def mix(state):
+def mix(state: Any) -> Any:
     """Finalise a splitmix64 state: uint64 -> uint64."""
     z = (state ^ (state >> _S30)) * _MIX1
     z = (z ^ (z >> _S27)) * _MIX2
@@ -28,28 +32,28 @@ def mix(state):
 
 
 @jit
-def next32(owner):
+def next32(owner: Stream) -> int:
     """The next 32 random bits of a record that has a field `rng`, as an int64 in [0, 2^32)."""
     state = owner.rng + _GOLDEN
     owner.rng = state
-    return np.int64(mix(state) >> _S32)
+    return int64(mix(state) >> _S32)
 
 
 @jit
-def below(owner, n):
+def below(owner: Stream, n: int) -> int:
     """A whole number in [0, n), n < 2^31."""
     return (next32(owner) * n) >> 32
 
 
 @jit
-def part_of(w, owner, span_ns):
+def part_of(w: World, owner: Stream, span_ns: int) -> int:
     """A uniform part of a span [ns] in [0, span), in steps of 2^-20 and whole time units."""
     unit = w.par[0].unit_ns
     return ((next32(owner) >> 12) * (span_ns // unit) >> 20) * unit
 
 
 @jit
-def draw(w, owner, dist):
+def draw(w: World, owner: Stream, dist: int) -> int:
     """A duration [ns] from distribution `dist`; a constant uses no random number."""
     d = w.dist[dist]
     if d.first < 0:
@@ -69,7 +73,7 @@ def draw(w, owner, dist):
 
 
 @jit
-def choose(w, owner, first, n):
+def choose(w: World, owner: Stream, first: int, n: int) -> int:
     """The row in [first, first + n) of `cum` that one random number falls on."""
     u = next32(owner)
     row = first

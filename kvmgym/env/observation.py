@@ -13,11 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvmgym.codes import TRACK_OFF, places
 from kvmgym.core import shown
 from kvmgym.core.host import kvm
 from kvmgym.core.jit import face_jit
 from kvmgym.core.layout import NONE, READY, RUNNING
-from kvmgym.policies.kernel import waits_for_pcpu
+from kvmgym.core.memory import World
+from kvmgym.core.records import Numbers
+from kvmgym.policies.kernel import may_try, sent_lately
 
 
 @dataclass(frozen=True)
@@ -102,19 +105,21 @@ PRIVILEGED: tuple[Field, ...] = (
 )
 
 G, F, F_ALL = len(GLOBALS), len(VCPU_FIELDS), len(VCPU_FIELDS) + len(PRIVILEGED)
+OF_SPINNER = places(field.name for field in GLOBALS)
+OF_VCPU = places(field.name for field in (*VCPU_FIELDS, *PRIVILEGED))
 _PER_OCTAVE = 0.05  # 1 s is nearly 2^20 µs
 _QUARTER = 0.25
 _BITS_OF_ONE, _PER_BIT = 1023 << 52, 2.0**-52  # a float64 has its exponent, 1023 for 1.0, above 52 bits
 
 
 @face_jit
-def _log2(x):
+def _log2(x: float) -> float:
     """log2 of a number of 1 or more, linear between powers of two: what the bits of a float are, as a number."""
     return (np.float64(x).view(np.int64) - _BITS_OF_ONE) * _PER_BIT
 
 
 @face_jit
-def _age_of(ns):
+def _age_of(ns: int) -> float:
     """log2(1 + t/µs) / 20, at most 1."""
     if ns <= 0:
         return 0.0
@@ -122,12 +127,12 @@ def _age_of(ns):
 
 
 @face_jit
-def _clip(x):
+def _clip(x: float) -> float:
     return min(max(x, -1.0), 1.0)
 
 
 @face_jit
-def write_mask(w, mask):
+def write_mask(w: World, mask: Numbers) -> int:
     """The action mask of the open spin exit, bool [V + 1]: targets, then "no yield" (always allowed). Returns how many
     targets are possible."""
     ask = w.ask[0]
@@ -137,8 +142,7 @@ def write_mask(w, mask):
     for i in range(last):
         mask[i] = False
         if i < vm.vcpus:
-            vcpu = w.vcpu[vm.first + i]
-            if i != ask.me and vcpu.tried_serial != ask.serial and ask.tries > 0 and waits_for_pcpu(vcpu):
+            if ask.tries > 0 and may_try(w.vcpu[vm.first + i], ask.me, i, ask):
                 mask[i] = True
                 count += 1
     mask[last] = True
@@ -146,7 +150,7 @@ def write_mask(w, mask):
 
 
 @face_jit
-def write(w, out, privileged):
+def write(w: World, out: Numbers, privileged: int) -> None:
     """Write the observation of the open spin exit into float32 [G + V*F] (F_ALL with `privileged`): the globals, then a
     row for each vCPU; rows past the VM's vCPUs are 0. Reads the world only."""
     ask, par, host = w.ask[0], w.par[0], w.host[0]
@@ -156,19 +160,19 @@ def write(w, out, privileged):
     per_slice = _QUARTER / par.slice_ns
     home = w.pcpu[me.pcpu]
     per_vcpu = 1.0 / vm.vcpus
-    out[0] = min(_log2(me.ple_window_ns / par.ple_window_ns) / 16, 1.0)
-    out[1] = min(_log2(float(max(me.spin_exits, 1))) / 16, 1.0)
-    out[2] = ask.yield_to_kernel_mode
-    out[3] = max(ask.tries, 0) / kvm.TRIES
-    out[4] = min(ask.attempt / 16, 1.0)
-    out[5] = min(vm.vcpus / 128, 1.0)
-    out[6] = vm.nr_runnable * per_vcpu
-    out[7] = min(vm.load_x1024 * per_vcpu / 1024, 1.0)
-    out[8] = min(home.nr_running / 8, 1.0)
-    out[9] = _clip(shown.lag_ns(w, vm.first + ask.me) * per_slice)
-    out[10] = host.idle_nr / par.pcpus
-    out[11] = vm.apicv
-    out[12] = vm.ipi_tracking != 0
+    out[OF_SPINNER.window] = min(_log2(me.ple_window_ns / par.ple_window_ns) / 16, 1.0)
+    out[OF_SPINNER.exits] = min(_log2(float(max(me.spin_exits, 1))) / 16, 1.0)
+    out[OF_SPINNER.kernel_mode] = ask.yield_to_kernel_mode
+    out[OF_SPINNER.tries] = max(ask.tries, 0) / kvm.TRIES
+    out[OF_SPINNER.attempts] = min(ask.attempt / 16, 1.0)
+    out[OF_SPINNER.vcpus] = min(vm.vcpus / 128, 1.0)
+    out[OF_SPINNER.runnable] = vm.nr_runnable * per_vcpu
+    out[OF_SPINNER.load] = min(vm.load_x1024 * per_vcpu / 1024, 1.0)
+    out[OF_SPINNER.queue] = min(home.nr_running / 8, 1.0)
+    out[OF_SPINNER.lag] = _clip(shown.lag_ns(w, vm.first + ask.me) * per_slice)
+    out[OF_SPINNER.idle] = host.idle_nr / par.pcpus
+    out[OF_SPINNER.apicv] = vm.apicv
+    out[OF_SPINNER.ipi_tracking] = vm.ipi_tracking != TRACK_OFF
     awaited = NONE
     if privileged:
         awaited = shown.waits_for(w, vm.first + ask.me)
@@ -179,32 +183,32 @@ def write(w, out, privileged):
         v = vm.first + i
         vcpu = w.vcpu[v]
         ready = vcpu.state == READY
-        row[0] = 1
-        row[1] = i == ask.me
-        row[2] = vcpu.state == RUNNING
-        row[3] = vcpu.ready
-        row[4] = vcpu.preempted
-        row[5] = vcpu.preempted and vcpu.preempted_in_kernel
-        row[6] = vcpu.blocking
-        row[7] = vcpu.pending_interrupt
-        to_it = me.ipi_pending and me.ipi_receiver == i and now - me.ipi_time_ns <= vm.ipi_window_ns
-        row[8] = to_it
-        row[9] = _age_of(now - me.ipi_time_ns) if to_it else 1.0
-        row[10] = vcpu.ipi_pending and vcpu.ipi_receiver == ask.me and now - vcpu.ipi_time_ns <= vm.ipi_window_ns
-        row[11] = vcpu.in_spin_loop
-        row[12] = vcpu.dy_eligible
-        row[13] = _age_of(now - vcpu.ready_since_ns) if ready else 0.0
-        row[14] = 0
-        row[15] = 0
+        row[OF_VCPU.exists] = 1
+        row[OF_VCPU.me] = i == ask.me
+        row[OF_VCPU.running] = vcpu.state == RUNNING
+        row[OF_VCPU.ready] = vcpu.ready
+        row[OF_VCPU.preempted] = vcpu.preempted
+        row[OF_VCPU.in_kernel] = vcpu.preempted & vcpu.preempted_in_kernel
+        row[OF_VCPU.blocking] = vcpu.blocking
+        row[OF_VCPU.pending_interrupt] = vcpu.pending_interrupt
+        to_it = sent_lately(vm, me, i, now)
+        row[OF_VCPU.ipi_from_me] = to_it
+        row[OF_VCPU.ipi_age] = _age_of(now - me.ipi_time_ns) if to_it else 1.0
+        row[OF_VCPU.ipi_to_me] = sent_lately(vm, vcpu, ask.me, now)
+        row[OF_VCPU.in_spin_loop] = vcpu.in_spin_loop
+        row[OF_VCPU.dy_eligible] = vcpu.dy_eligible
+        row[OF_VCPU.waiting] = _age_of(now - vcpu.ready_since_ns) if ready else 0.0
+        row[OF_VCPU.lag] = 0
+        row[OF_VCPU.deadline] = 0
         if ready:
             lag, ahead = shown.standing(w, v)
-            row[14] = _clip(lag * per_slice)
-            row[15] = _clip(ahead * per_slice)
-        row[16] = vcpu.pcpu == me.pcpu
-        row[17] = min(w.pcpu[vcpu.pcpu].nr_running / 8, 1.0)
-        row[18] = _age_of(now - vcpu.boosted_ns)
-        row[19] = vm.last_boosted_vcpu == i
-        row[20] = vcpu.tried_serial == ask.serial
+            row[OF_VCPU.lag] = _clip(lag * per_slice)
+            row[OF_VCPU.deadline] = _clip(ahead * per_slice)
+        row[OF_VCPU.same_pcpu] = vcpu.pcpu == me.pcpu
+        row[OF_VCPU.queue] = min(w.pcpu[vcpu.pcpu].nr_running / 8, 1.0)
+        row[OF_VCPU.boosted] = _age_of(now - vcpu.boosted_ns)
+        row[OF_VCPU.last_boosted] = vm.last_boosted_vcpu == i
+        row[OF_VCPU.tried] = vcpu.tried_serial == ask.serial
         if privileged:
-            row[21] = v == awaited
-            row[22] = vcpu.holds > 0
+            row[OF_VCPU.awaited] = v == awaited
+            row[OF_VCPU.holds_lock] = vcpu.holds > 0

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from kvmgym.core.jit import face_jit
 from kvmgym.core.layout import ACT_COMPUTE, LINE, NONE, PH_LOCK, PH_UNLOCK, VCPU
-from kvmgym.core.memory import HOST_AT, POINTERS, fetch
+from kvmgym.core.memory import HOST_AT, POINTERS, World, fetch
+from kvmgym.core.records import Vcpu
 
 _RUNS, _ACTS = 4, VCPU.itemsize // LINE  # lines of a vCPU's record: what most events read, all
 CACHED = 1 << 20  # bytes of worlds that stay cached without help
 
 
 @face_jit
-def head(w, shift):
+def head(w: World, shift: int) -> None:
     """What lies at the beginning of any row, here of the one `shift` bytes after that of `w`: pointers, host, ask."""
     for at in range(-HOST_AT, POINTERS - HOST_AT, LINE):
         fetch(w.host, 0, shift + at)
@@ -28,7 +29,7 @@ def head(w, shift):
 
 
 @face_jit
-def early(w, g, shift):
+def early(w: World, g: int, shift: int) -> None:
     """What every step on a decision of VM `g` reads in the row `shift` bytes after that of `w`, a world of the same
     scenario."""
     par = w.par[0]
@@ -51,7 +52,7 @@ def early(w, g, shift):
 
 
 @face_jit
-def _vcpu(w, v, lines):
+def _vcpu(w: World, v: int, lines: int) -> None:
     """The first lines of the vCPU's record, and its entity."""
     for at in range(0, lines * LINE, LINE):
         fetch(w.vcpu, v, at)
@@ -59,14 +60,14 @@ def _vcpu(w, v, lines):
 
 
 @face_jit
-def _soon(w):
+def _soon(w: World) -> int:
     """The time within which pCPUs with an event are likely to act in the next step: that of two steps [ns]."""
     host = w.host[0]
     return host.now_ns + 2 * ((host.now_ns - host.window_since_ns) // max(host.decisions, 1))
 
 
 @face_jit
-def late(w, g, me, target):
+def late(w: World, g: int, me: int, target: int) -> None:
     """What the vCPUs that act next need: the spinner, the target of its yield, those with an event soon."""
     vm = w.vm[g]
     _vcpu(w, vm.first + me, _ACTS)
@@ -84,7 +85,7 @@ def late(w, g, me, target):
 
 
 @face_jit
-def begin(w, g, me, target):
+def begin(w: World, g: int, me: int, target: int) -> None:
     """The queues on the pCPUs of the spinner and the target, which will pick anew, who runs there, and locks."""
     vm = w.vm[g]
     _pcpu(w, w.vcpu[vm.first + me].pcpu)
@@ -97,21 +98,21 @@ def begin(w, g, me, target):
 
 
 @face_jit
-def _pcpu(w, p):
+def _pcpu(w: World, p: int) -> None:
     par = w.par[0]
     fetch(w.pcpu, p, LINE)
     fetch(w.pcpu, p, 2 * LINE)
     fetch(w.rq, p, 0)
     if w.pcpu[p].curr != NONE:
         _vcpu(w, w.pcpu[p].curr, _RUNS)
-    if par.grouped:
+    if par.group_scheduling:
         for k in range(par.vms):
             fetch(w.rq, (1 + k) * par.pcpus + p, 0)
             fetch(w.se, par.vcpus + k * par.pcpus + p, 0)
 
 
 @face_jit
-def _lock(w, vcpu):
+def _lock(w: World, vcpu: Vcpu) -> None:
     """The lock that a vCPU takes or passes on when its compute ends."""
     if vcpu.act == ACT_COMPUTE:
         phase = w.phase[w.phase[vcpu.pc].next]
@@ -122,7 +123,7 @@ def _lock(w, vcpu):
 
 
 @face_jit
-def seen(w):
+def seen(w: World) -> None:
     """What the mask and the observation read of the vCPUs of the open spin exit's VM."""
     vm = w.vm[w.ask[0].vm]
     for v in range(vm.first, vm.first + vm.vcpus):
@@ -130,7 +131,7 @@ def seen(w):
 
 
 @face_jit
-def queued(w):
+def queued(w: World) -> None:
     """What the observation reads of the queues that these vCPUs wait in."""
     par, vm = w.par[0], w.vm[w.ask[0].vm]
     for v in range(vm.first, vm.first + vm.vcpus):
@@ -139,7 +140,7 @@ def queued(w):
         if vcpu.ready:
             fetch(w.se, v, 0)
             fetch(w.rq, vcpu.pcpu, 0)
-            if par.grouped:
-                place = w.ask[0].vm * par.pcpus + vcpu.pcpu
-                fetch(w.rq, par.pcpus + place, 0)
-                fetch(w.se, par.vcpus + place, 0)
+            if par.group_scheduling:
+                group = w.ask[0].vm * par.pcpus + vcpu.pcpu
+                fetch(w.rq, par.pcpus + group, 0)
+                fetch(w.se, par.vcpus + group, 0)

@@ -27,9 +27,12 @@ from typing import Any
 
 import numpy as np
 
+from kvmgym.codes import places
 from kvmgym.core.account import spun_since
 from kvmgym.core.jit import face_jit
 from kvmgym.core.layout import RUNNING
+from kvmgym.core.memory import World
+from kvmgym.core.records import Numbers
 from kvmgym.params.errors import check, lookup, number
 
 UNIT_NS = 100_000  # of each pCPU
@@ -52,10 +55,10 @@ TERMS: tuple[Term, ...] = (
     Term("headline", 0.0, "the growth of the mean over the VMs of log(1 + useful time since the start / 100 µs)"),
 )
 K = len(TERMS)
-SUMS = 5  # of the host: time, spin, overhead, idle, headline; then the CPU time of each VM
-IDLE = 3
-HEADLINE = 4  # the term's place, and that of its sum
-LOG_UNIT = 2.0**40  # of that sum: 1 in the logarithm
+TERM = places(term.name for term in TERMS)
+SUM = places(("now_ns", "spin_ns", "overhead_ns", "idle_ns", "headline"))  # of the host
+SUMS = len(SUM)  # then comes the CPU time of each VM
+LOG_UNIT = 2.0**40  # of the sum `headline`: 1 in the logarithm
 
 
 def weights(given: Mapping[str, float] | None) -> Any:
@@ -78,34 +81,34 @@ def weights(given: Mapping[str, float] | None) -> Any:
 
 
 @face_jit
-def read_sums(w, sums, headline):
+def read_sums(w: World, sums: Numbers, headline: int) -> None:
     """What has passed on the host since the start, int64 [SUMS + G]. headline: whether its sum is wanted, which costs a
     look at each vCPU."""
     host = w.host[0]
-    sums[0] = host.now_ns
-    sums[1] = host.spin_ns
-    sums[2] = host.overhead_ns
-    sums[3] = host.idle_ns + host.empty_nr * (host.now_ns - host.idle_since_ns)
-    sums[HEADLINE] = int(_mean_log(w) * LOG_UNIT) if headline else 0
+    sums[SUM.now_ns] = host.now_ns
+    sums[SUM.spin_ns] = host.spin_ns
+    sums[SUM.overhead_ns] = host.overhead_ns
+    sums[SUM.idle_ns] = host.idle_ns + host.empty_nr * (host.now_ns - host.idle_since_ns)
+    sums[SUM.headline] = int(_mean_log(w) * LOG_UNIT) if headline else 0
     for g in range(w.par[0].vms):
         sums[SUMS + g] = w.vm[g].run_ns
 
 
 @face_jit
-def write_terms(w, before, after, terms):
+def write_terms(w: World, before: Numbers, after: Numbers, terms: Numbers) -> None:
     """The terms of what passed between two readings of the sums, float64 [K]."""
     unit = 1.0 / (w.par[0].pcpus * UNIT_NS)
-    spin = (after[1] - before[1]) * unit
-    overhead = (after[2] - before[2]) * unit
-    terms[0] = -(spin + overhead + (after[3] - before[3]) * unit)
-    terms[1] = -spin
-    terms[2] = -overhead
-    terms[3] = -(_unfairness(w, after) - _unfairness(w, before)) * unit
-    terms[HEADLINE] = (after[HEADLINE] - before[HEADLINE]) / LOG_UNIT
+    spin = (after[SUM.spin_ns] - before[SUM.spin_ns]) * unit
+    overhead = (after[SUM.overhead_ns] - before[SUM.overhead_ns]) * unit
+    terms[TERM.progress] = -(spin + overhead + (after[SUM.idle_ns] - before[SUM.idle_ns]) * unit)
+    terms[TERM.spin] = -spin
+    terms[TERM.overhead] = -overhead
+    terms[TERM.fairness] = -(_unfairness(w, after) - _unfairness(w, before)) * unit
+    terms[TERM.headline] = (after[SUM.headline] - before[SUM.headline]) / LOG_UNIT
 
 
 @face_jit
-def _mean_log(w):
+def _mean_log(w: World) -> float:
     """The mean over the VMs of log(1 + useful time / UNIT_NS), to the moment."""
     now = w.host[0].now_ns
     total = 0.0
@@ -126,7 +129,7 @@ def _mean_log(w):
 
 
 @face_jit
-def _unfairness(w, sums):
+def _unfairness(w: World, sums: Numbers) -> float:
     """How far the CPU time of the VMs since the start is from their shares of it: half the sum of differences [ns]."""
     ran = 0
     shares = 0

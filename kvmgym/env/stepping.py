@@ -176,7 +176,7 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
             _prefetch(w, which, n, states, statics, actions, rows)
         sums = reward.SUMS + w.par[0].vms
         before, after = row[COLUMNS : COLUMNS + sums], row[COLUMNS + sums : COLUMNS + 2 * sums]
-        reward.read_sums(w, after, weights[reward.HEADLINE] != 0.0)
+        reward.read_sums(w, after, weights[reward.TERM.headline] != 0.0)
         gain = gains[e]
         reward.write_terms(w, before, after, gain[1:])
         total = 0.0

@@ -8,15 +8,14 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from kvmgym.measure.metrics import Result
+from kvmgym.measure.shown import METRICS
 from kvmgym.params import Scenario
+from kvmgym.policies import GROUPS as GROUPS
 from kvmgym.policies import Policy
 
 Row = dict[str, Any]
 Entrant = TypeVar("Entrant", bound="Policy | Learned")
 # Groups of policies in the order of the tables, with their headings.
-GROUPS: Mapping[str, str] = MappingProxyType(
-    {"bounds": "bound (privileged)", "kernel": "kernel", "series": "series", "others": "others"}
-)
 LEARNED = "learned"  # the group of trained agents, after these
 HEADINGS: Mapping[str, str] = MappingProxyType({**GROUPS, LEARNED: LEARNED})
 
@@ -48,15 +47,8 @@ class Learned:
 
 
 def group_of(policy: Policy | Learned) -> str:
-    """Which of HEADINGS a policy or trained agent belongs to: bounds see the guest, kernel was or is Linux, series is
-    of the patch series, whole or in part."""
-    if isinstance(policy, Learned):
-        return LEARNED
-    if policy.privileged:
-        return "bounds"
-    if policy.source.startswith("Linux"):
-        return "kernel"
-    return "others" if policy.year == "-" else "series"
+    """Which of HEADINGS a policy or trained agent belongs to."""
+    return LEARNED if isinstance(policy, Learned) else policy.group
 
 
 def grouped(policies: Iterable[Entrant]) -> list[Entrant]:
@@ -78,10 +70,7 @@ def row_of(result: Result) -> Row:
         "vm_names": [vm.name for vm in result.vms],
         "vm_programs": [vm.program for vm in result.vms],
         "vm_ops_per_s": [vm.ops_per_s for vm in result.vms],
-        "wasted_share": result.wasted_share,
-        "fairness": result.fairness,
-        "ple_exits_per_s": sum(vm.ple_exits for vm in result.vms) / seconds,
-        "yields_ok_per_s": sum(vm.yields_ok + vm.relaxed_ok for vm in result.vms) / seconds,
+        **{metric.name: metric.read(result) for metric in METRICS},
         "yields_attempted_per_s": sum(vm.yields_attempted + vm.relaxed_attempted for vm in result.vms) / seconds,
         "lock_wait_p99_ns": max((vm.lock_wait.p99_ns or 0.0 for vm in result.vms), default=0.0),
         "ipi_latency_p99_ns": max((vm.ipi_latency.p99_ns or 0.0 for vm in result.vms), default=0.0),

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kvmgym.measure.shown import METRICS
 from kvmgym.measure.stats import Gain, Interval, interval, log_gain
 
 Row = Mapping[str, Any]  # of kvmgym.measure.compare.row_of
-MEANS = ("wasted_share", "ple_exits_per_s", "yields_ok_per_s", "fairness")
 
 STILL = "stands still"
 BASELINE_STILL = "stands still under the baseline alone"
@@ -96,16 +96,21 @@ class HostGain:
 @dataclass(frozen=True)
 class Cell:
     """A policy on a scenario: what the VMs gain over the baseline, and means over the seeds. ops_per_s: of all VMs
-    together; None where they run different programs. fairness: Jain's index of the VMs' CPU time by weight."""
+    together; None where they run different programs. means: of each of kvmgym.measure.shown.METRICS, which are
+    attributes too (cell.fairness: Jain's index of the VMs' CPU time by weight)."""
 
     scenario: str
     policy: str
     host: HostGain
     ops_per_s: Interval | None
-    wasted_share: float
-    ple_exits_per_s: float
-    yields_ok_per_s: float
-    fairness: float
+    means: Mapping[str, float]
+
+    def __getattr__(self, name: str) -> float:
+        """A mean by the name of its metric."""
+        means: Mapping[str, float] = self.__dict__.get("means", {})
+        if name not in means:
+            raise AttributeError(f"Cell has no {name}")
+        return means[name]
 
     @property
     def gain(self) -> Gain | None:
@@ -129,7 +134,7 @@ class Cell:
             "policy": self.policy,
             **self.host.to_dict(),
             "ops_per_s": self.ops_per_s and plain_interval(self.ops_per_s),
-            **{name: getattr(self, name) for name in MEANS},
+            **self.means,
         }
 
 
@@ -150,8 +155,8 @@ def cells(rows: Iterable[Row], baseline: str, level: float = 0.95) -> list[Cell]
         host = host_gain(mine, [base[seed] for seed in by_seed], level)
         total = [row["ops_per_s"] for row in mine]
         rate = None if None in total else interval(total, level)
-        means = {name: math.fsum(row[name] for row in mine) / len(mine) for name in MEANS}
-        found.append(Cell(scenario, policy, host, rate, **means))
+        means = {metric.name: math.fsum(row[metric.name] for row in mine) / len(mine) for metric in METRICS}
+        found.append(Cell(scenario, policy, host, rate, means))
     return found
 
 

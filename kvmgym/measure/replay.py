@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kvmgym import codes
 from kvmgym.core import layout
 from kvmgym.core.host import kvm
 from kvmgym.params.errors import check
@@ -94,7 +95,7 @@ def replay(
     vm, vcpus, ask = _records(flags)
     vm.vcpus, vm.last_boosted_vcpu = n, last_boosted_vcpu
     vm.enable_relaxed_boost = enable_relaxed_boost
-    vm.ipi_tracking, vm.ipi_window_ns = (layout.TRACK_V3 if ipi_tracking else layout.TRACK_OFF), ipi_window_ns
+    vm.ipi_tracking, vm.ipi_window_ns = (codes.TRACK_V3 if ipi_tracking else codes.TRACK_OFF), ipi_window_ns
     if n < 2:
         return Replayed((), (), (), None, last_boosted_vcpu, tuple(flags))
     kvm.begin_spin(ask, vcpus[me], 0, int(yield_to_kernel_mode), now_ns)

@@ -4,15 +4,23 @@ Times are ns and say so in their names. A misspelt field is a TypeError, a bad v
 field, the value and what is allowed. Left out: anything random and anything compiled; core builds the world.
 """
 
-from kvmgym.params.dist import DIST_KINDS, Dist
-from kvmgym.params.errors import check, nearest
-from kvmgym.params.host import DEBOOSTS, FORFEITS, HZ, KERNEL_MODES, PLE_PRESETS, STARTS, Costs, HaltPoll, Host, Ple
-from kvmgym.params.program import (
+from kvmgym.codes import (
+    DEBOOSTS,
+    FORFEITS,
+    IPI_MODES,
+    IPI_TRACKING,
+    KERNEL_MODES,
     KICK_TARGETS,
     LOCK_KINDS,
-    PHASES,
     SHOOTDOWN_TARGETS,
     SPIN_KINDS,
+    STARTS,
+)
+from kvmgym.params.dist import DIST_KINDS, Dist
+from kvmgym.params.errors import check, nearest
+from kvmgym.params.host import HZ, PLE_PRESETS, Costs, HaltPoll, Host, Ple
+from kvmgym.params.program import (
+    PHASES,
     Barrier,
     Block,
     Branch,
@@ -30,7 +38,7 @@ from kvmgym.params.program import (
     walk,
 )
 from kvmgym.params.scenario import Scenario
-from kvmgym.params.vm import IPI_MODES, IPI_TRACKING, HostTask, Vm
+from kvmgym.params.vm import HostTask, Vm
 from kvmgym.params.workload import BarrierSpec, Burst, LockSpec, QueueSpec, Rates, Role, Workload
 
 __all__ = [

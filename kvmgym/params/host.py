@@ -11,14 +11,12 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from kvmgym.codes import DEBOOSTS, FORFEITS, KERNEL_MODES, STARTS
 from kvmgym.params.dist import scale_fields
-from kvmgym.params.errors import MAX_NS, check, choice, flags, instances, integer_choice, integers, numbers
+from kvmgym.params.errors import MAX_NS, check, flags, instances, integer_choice, integers, numbers
+from kvmgym.params.switches import check_switches, switch
 
 HZ = (100, 250, 300, 1000)
-FORFEITS = ("6.19", "pre-6.19", "none")
-DEBOOSTS = ("none", "v1", "v2", "v3")
-KERNEL_MODES = ("always", "ring0", "never")
-STARTS = ("aligned", "random")
 
 
 def _cost(default: Any, mark: str, allowed: str, doc: str) -> Any:
@@ -80,12 +78,12 @@ class Ple:
     shrink: int = 0
     max_ns: int = 4_294_967_295 * 400 // 1000
     user_exits: bool = False
-    kernel_mode: str = "always"
+    kernel_mode: str = switch(KERNEL_MODES, "always")
     names_holder: bool = False
 
     def __post_init__(self) -> None:
         flags(self, "enabled", "user_exits", "names_holder")
-        choice(self, "kernel_mode", KERNEL_MODES)
+        check_switches(self)
         integers(self, 1, MAX_NS, "window_ns", "max_ns")
         integers(self, 0, 2**31 - 1, "grow", "shrink")
         check(self.max_ns >= self.window_ns, "Ple.max_ns", self.max_ns, f"window_ns ({self.window_ns}) or more")
@@ -152,15 +150,15 @@ class Host:
     preempt_short: bool = True
     pick_buddy: bool = True
     next_buddy: bool = False
-    forfeit: str = "6.19"
-    yield_deboost: str = "none"
+    forfeit: str = switch(FORFEITS, "6.19")
+    yield_deboost: str = switch(DEBOOSTS, "none")
     lag_credit_scale: float = 0.25
     lag_credit_across: bool = False
     balance: bool = True
     balance_interval_ns: int = 32_000_000
     migration_cost_ns: int = 500_000
     llc_pcpus: int = 16
-    start: str = "aligned"
+    start: str = switch(STARTS, "aligned")
     tick_scale: int = 1
 
     def __post_init__(self) -> None:
@@ -173,10 +171,8 @@ class Host:
         instances(self, "halt_poll", HaltPoll, "a HaltPoll")
         flags(self, "group_scheduling", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption")
         flags(self, "preempt_short", "pick_buddy", "next_buddy", "balance", "lag_credit_across")
-        choice(self, "forfeit", FORFEITS)
-        choice(self, "yield_deboost", DEBOOSTS)
+        check_switches(self)
         numbers(self, 0, 4, "lag_credit_scale")
-        choice(self, "start", STARTS)
         integers(self, 1, MAX_NS, "balance_interval_ns")
         integers(self, 0, MAX_NS, "migration_cost_ns")
         integers(self, 1, 10**6, "tick_scale")

@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
+from kvmgym.codes import KICK_TARGETS, SHOOTDOWN_TARGETS
 from kvmgym.params.dist import Dist
-from kvmgym.params.errors import check, choice, flags, instances, integers, names, numbers, sequence
+from kvmgym.params.errors import check, flags, instances, integers, names, numbers, sequence
+from kvmgym.params.switches import check_switches, switch
 
-SHOOTDOWN_TARGETS = ("others", "busy", "one")
-KICK_TARGETS = ("random", "next", "prev")
 MOST_NESTED = 32  # Repeat and Choose inside each other; walks over programs recurse this deep
-LOCK_KINDS = ("tas", "fifo", "pvq", "mutex")
-SPIN_KINDS = ("tas", "fifo", "pvq")  # kernel spinlocks: nothing that can block may happen under one
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,10 @@ class Shootdown:
     """
 
     kind: ClassVar[str] = "shootdown"
-    targets: str = "others"
+    targets: str = switch(SHOOTDOWN_TARGETS, "others")
 
     def __post_init__(self) -> None:
-        choice(self, "targets", SHOOTDOWN_TARGETS)
+        check_switches(self)
 
 
 @dataclass(frozen=True)
@@ -81,10 +79,10 @@ class Kick:
     """Send a reschedule IPI and go on. target: a "random" other vCPU, the "next" or the "prev" one by index."""
 
     kind: ClassVar[str] = "kick"
-    target: str = "random"
+    target: str = switch(KICK_TARGETS, "random")
 
     def __post_init__(self) -> None:
-        choice(self, "target", KICK_TARGETS)
+        check_switches(self)
 
 
 @dataclass(frozen=True)

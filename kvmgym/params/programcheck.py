@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NoReturn
 
+from kvmgym.codes import SPIN_KINDS
 from kvmgym.params import errors
 from kvmgym.params.program import (
     MOST_NESTED,
-    SPIN_KINDS,
     Barrier,
     Block,
     Choose,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvmgym.codes import IPI_MODES, IPI_TRACKING, SPIN_KINDS
 from kvmgym.params.dist import Dist
-from kvmgym.params.errors import MAX_NS, check, choice, cpu_tuple, flags, instances, integers, names, set_field
-from kvmgym.params.program import SPIN_KINDS, Get, Put, walk
+from kvmgym.params.errors import MAX_NS, check, cpu_tuple, flags, instances, integers, names, set_field
+from kvmgym.params.program import Get, Put, walk
+from kvmgym.params.switches import check_switches, switch
 from kvmgym.params.workload import Workload
-
-IPI_MODES = ("x2apic_physical", "x2apic_cluster", "pv")
-IPI_TRACKING = ("v3", "v2", "off")
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class Vm:
     weight: int = 1024
     pin: tuple[int, ...] | None = None
     cpus: tuple[int, ...] | None = None
-    lock_kind: str | None = None
-    ipi_mode: str = "x2apic_physical"
-    ipi_tracking: str = "v3"
+    lock_kind: str | None = switch(SPIN_KINDS, None)
+    ipi_mode: str = switch(IPI_MODES, "x2apic_physical")
+    ipi_tracking: str = switch(IPI_TRACKING, "v3")
     ipi_window_ns: int = 50_000_000
     enable_relaxed_boost: bool = True
     pv_spin_ns: int = 700_000
@@ -61,10 +60,7 @@ class Vm:
         if self.cpus is not None:
             cpu_tuple(self, "cpus")
             set_field(self, "cpus", tuple(sorted(set(self.cpus))))
-        if self.lock_kind is not None:
-            choice(self, "lock_kind", SPIN_KINDS)
-        choice(self, "ipi_mode", IPI_MODES)
-        choice(self, "ipi_tracking", IPI_TRACKING)
+        check_switches(self)
         integers(self, 0, MAX_NS, "ipi_window_ns", "pv_spin_ns")
         flags(self, "enable_relaxed_boost", "pv_kick_yields", "pv_tlb_flush", "pv_sched_yield", "apicv", "sev_es")
         if self.tasks is not None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from kvmgym.codes import LOCK_KINDS
 from kvmgym.params import errors
 from kvmgym.params.dist import Dist, scale_fields
-from kvmgym.params.program import LOCK_KINDS, PHASES, Phase
+from kvmgym.params.program import PHASES, Phase
 from kvmgym.params.programcheck import ProgramCheck
+from kvmgym.params.switches import check_switches, switch
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,13 @@ class LockSpec:
 
     name: str
     count: int = 1
-    kind: str = "tas"
+    kind: str = switch(LOCK_KINDS, "tas")
     zipf: float = 1.0
 
     def __post_init__(self) -> None:
         errors.names(self, "name")
         errors.integers(self, 1, 4096, "count")
-        errors.choice(self, "kind", LOCK_KINDS)
+        check_switches(self)
         errors.numbers(self, 0, 10, "zipf")
 
 

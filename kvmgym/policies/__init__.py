@@ -8,7 +8,7 @@ the index to try, or NONE (-1) to let the spinner go on. It may write to nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from types import FunctionType, MappingProxyType
@@ -16,6 +16,7 @@ from typing import Any
 
 from kvmgym.core.jit import disabled
 from kvmgym.core.layout import SHOW_GUEST, SHOW_LAG, WEIGHTS
+from kvmgym.core.records import PolicyFunction as PolicyFunction
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check, lookup
 from kvmgym.policies import bounds, heuristics, kernel, simple
@@ -25,8 +26,13 @@ from kvmgym.policies.compiled import compile_policy
 from kvmgym.policies.digest import PACKAGE, plain_of, reach
 from kvmgym.world.blueprint import Blueprint
 
-PolicyFunction = Callable[[Any, Any, int, Any], int]
 _CHECKED: set[tuple[Any, ...]] = set()
+
+
+# Groups of policies, in the order of tables, with their headings.
+GROUPS: Mapping[str, str] = MappingProxyType(
+    {"bounds": "bound (privileged)", "kernel": "kernel", "series": "series", "others": "others"}
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Policy:
     vcpu.lag_ns, which the engine fills for it. weights: at most WEIGHTS numbers that it finds in ask.weights. deboost,
     ipi_tracking: the yield_deboost of the host and the ipi_tracking of the VMs that belong to it, as the series' two
     halves belong together; None leaves the scenario's. credit_across: the lag_credit_across that goes with deboost.
+    group: of GROUPS; left out it is bounds for a privileged policy, else others.
     """
 
     name: str
@@ -51,8 +58,12 @@ class Policy:
     deboost: str | None = None
     credit_across: bool = False
     ipi_tracking: str | None = None
+    group: str = ""
 
     def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", "bounds" if self.privileged else "others")
+        check(self.group in GROUPS, "Policy.group", self.group, f"one of {', '.join(GROUPS)}")
         check(len(self.weights) <= WEIGHTS, "Policy.weights", self.weights, f"at most {WEIGHTS} numbers")
         right = isinstance(plain_of(self.function), FunctionType)
         check(right, "policy", self.function, "a policy's name (kvmgym list policies), a Policy or a Python function")
@@ -157,6 +168,7 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux of 2011, {_LINUX}",
         "preempted, blocking",
         "one round-robin pass over preempted vCPUs",
+        group="kernel",
     ),
     Policy(
         "2012",
@@ -165,6 +177,7 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux of 2012, {_LINUX}",
         "preempted, blocking, in_spin_loop, dy_eligible",
         "2011, a spinner only every other time",
+        group="kernel",
     ),
     Policy(
         "2017",
@@ -173,8 +186,17 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux of 2017, {_LINUX}",
         "preempted, blocking, preempted_in_kernel, in_spin_loop, dy_eligible",
         "2012 without what was preempted in user mode (the in-kernel filter)",
+        group="kernel",
     ),
-    Policy("2019", kernel.year_2019, "2019", f"Linux of 2019, {_LINUX}", _FLAGS, "2017, and woken vCPUs count too"),
+    Policy(
+        "2019",
+        kernel.year_2019,
+        "2019",
+        f"Linux of 2019, {_LINUX}",
+        _FLAGS,
+        "2017, and woken vCPUs count too",
+        group="kernel",
+    ),
     Policy(
         "2021",
         kernel.year_2021,
@@ -182,6 +204,7 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux of 2021, {_LINUX}",
         _FLAGS,
         "2019, and a pending interrupt passes the in-kernel filter; decides as legacy",
+        group="kernel",
     ),
     Policy(
         "legacy-i-bug",
@@ -190,8 +213,17 @@ POLICIES: tuple[Policy, ...] = (
         f"Linux 6.13 to 6.18.0, {_LINUX}",
         _FLAGS,
         "legacy that stores the loop offset instead of the index",
+        group="kernel",
     ),
-    Policy("legacy", kernel.legacy, "2025", f"Linux 6.19, {_LINUX}", _FLAGS, "one round-robin pass over ready vCPUs"),
+    Policy(
+        "legacy",
+        kernel.legacy,
+        "2025",
+        f"Linux 6.19, {_LINUX}",
+        _FLAGS,
+        "one round-robin pass over ready vCPUs",
+        group="kernel",
+    ),
     # the series: each half alone, then whole
     Policy(
         "strict",
@@ -200,6 +232,7 @@ POLICIES: tuple[Policy, ...] = (
         "series v3, patch 9 alone",
         _SERIES,
         "KVM half, first part: IPI receiver, pending interrupt or preempted in kernel; no fallback",
+        group="series",
     ),
     Policy(
         "relaxed",
@@ -208,6 +241,7 @@ POLICIES: tuple[Policy, ...] = (
         "series v2 patches 8-9, v3 patches 9-10",
         _SERIES,
         "KVM half alone: strict, then any preempted vCPU",
+        group="series",
     ),
     Policy(
         "relaxed-only",
@@ -216,6 +250,7 @@ POLICIES: tuple[Policy, ...] = (
         "round 2 of the series alone (ablation)",
         "ready, blocking, pending_interrupt, preempted, in_spin_loop, dy_eligible",
         "KVM half, second part: any preempted vCPU",
+        group="series",
     ),
     Policy(
         "sched-v2",
@@ -225,6 +260,7 @@ POLICIES: tuple[Policy, ...] = (
         _FLAGS,
         "scheduler half alone: legacy with the debooster",
         deboost="v2",
+        group="series",
     ),
     Policy(
         "sched-v3",
@@ -234,6 +270,7 @@ POLICIES: tuple[Policy, ...] = (
         _FLAGS,
         "scheduler half alone: legacy with the lag credit",
         deboost="v3",
+        group="series",
     ),
     Policy(
         "series-v2",
@@ -244,6 +281,7 @@ POLICIES: tuple[Policy, ...] = (
         "both halves: relaxed with the debooster",
         deboost="v2",
         ipi_tracking="v2",
+        group="series",
     ),
     Policy(
         "series-v3",
@@ -254,6 +292,7 @@ POLICIES: tuple[Policy, ...] = (
         "both halves: relaxed with the lag credit",
         deboost="v3",
         ipi_tracking="v3",
+        group="series",
     ),
     # reference points, and heuristics that nobody ships yet
     Policy("none", simple.none, "-", "kvmgym", "nothing", "never yields: spinners burn their slices"),
@@ -294,6 +333,7 @@ POLICIES: tuple[Policy, ...] = (
         "privileged: the vCPU that the spinner truly waits for",
         "bound: that vCPU if it is ready, else nobody",
         privileged=True,
+        group="bounds",
     ),
     Policy(
         "clairvoyant-bound",
@@ -305,6 +345,7 @@ POLICIES: tuple[Policy, ...] = (
         privileged=True,
         deboost="v3",
         credit_across=True,
+        group="bounds",
     ),
 )
 

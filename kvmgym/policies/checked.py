@@ -201,7 +201,7 @@ def _run(blueprint: Blueprint, checker: Checker, shows: int, weights: tuple[floa
     world = view(row, blueprint.static)
     world.host["shows"] = shows
     world.ask["weights"][0, : len(weights)] = weights
-    nobody = simple.none if disabled() else compile_policy("none", simple.none)
+    nobody: Any = simple.none if disabled() else compile_policy("none", simple.none)
     seen, until = set(), checker.lines + _ENOUGH
     with np.errstate(over="ignore"):
         for _ in range(DECISIONS):

@@ -10,52 +10,46 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
+from kvmgym.codes import places
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
+from kvmgym.core.records import Ask, Vcpus, Vm, int64
 from kvmgym.files import read_json, to_json, write_atomically
 from kvmgym.params.errors import check, lookup, number
-from kvmgym.policies.kernel import is_ipi_receiver, waits_for_pcpu
+from kvmgym.policies.kernel import awaits_ack, is_ipi_receiver, may_try
 
-TIER_RECEIVER, TIER_HINT, TIER_KERNEL, TIER_WOKEN, TIER_USER, TIERS = (np.int64(code) for code in range(6))
+TIER_RECEIVER, TIER_HINT, TIER_KERNEL, TIER_WOKEN, TIER_USER, TIERS = (int64(code) for code in range(6))
 
 MS = 1e6  # ns
 CAP_MS = 20.0  # ages and lags that are longer count as this
 
 
 @jit
-def may_try(vcpus, me, index, ask):
-    """Another vCPU that waits for a pCPU (rules a to c of kvm_vcpu_on_spin) and has not failed in this exit."""
-    return index != me and waits_for_pcpu(vcpus[index]) and vcpus[index].tried_serial != ask.serial
-
-
-@jit
-def in_turn(vm, vcpus, step):
+def in_turn(vm: Vm, vcpus: Vcpus, step: int) -> int:
     """The vCPU that comes `step` places after the one boosted last, plus one."""
     return (vm.last_boosted_vcpu + 1 + step) % vcpus.size
 
 
 @jit
-def round_robin(vm, vcpus, me, ask):
+def round_robin(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The next vCPU after the one boosted last: no flags besides ready, no eligibility."""
     if ask.tries == 0:
         return NONE
     for step in range(vcpus.size):
         index = in_turn(vm, vcpus, step)
-        if may_try(vcpus, me, index, ask):
+        if may_try(vcpus[index], me, index, ask):
             return index
     return NONE
 
 
 @jit
-def longest_waiting(vm, vcpus, me, ask):
+def longest_waiting(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The vCPU that became ready first."""
     best = NONE
     if ask.tries == 0:
         return best
     for index in range(vcpus.size):
-        if may_try(vcpus, me, index, ask) and (
+        if may_try(vcpus[index], me, index, ask) and (
             best == NONE or vcpus[index].ready_since_ns < vcpus[best].ready_since_ns
         ):
             best = index
@@ -63,19 +57,19 @@ def longest_waiting(vm, vcpus, me, ask):
 
 
 @jit
-def least_lag(vm, vcpus, me, ask):
+def least_lag(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The most eligible vCPU: the largest V - vruntime at the level where it is least, so that EEVDF heeds the hint."""
     best = NONE
     if ask.tries == 0:
         return best
     for index in range(vcpus.size):
-        if may_try(vcpus, me, index, ask) and (best == NONE or vcpus[index].lag_ns > vcpus[best].lag_ns):
+        if may_try(vcpus[index], me, index, ask) and (best == NONE or vcpus[index].lag_ns > vcpus[best].lag_ns):
             best = index
     return best
 
 
 @jit
-def tier(vm, vcpus, me, index, ask):
+def tier(vm: Vm, vcpus: Vcpus, me: int, index: int, ask: Ask) -> int:
     """TIER_* of a candidate, the best first."""
     vcpu = vcpus[index]
     if is_ipi_receiver(vm, vcpus, me, index, ask.now_ns):
@@ -88,7 +82,7 @@ def tier(vm, vcpus, me, index, ask):
 
 
 @jit
-def receiver_first(vm, vcpus, me, ask):
+def receiver_first(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The series' tiers as priorities, not filters: my IPI receiver, a pending interrupt, preempted in the kernel,
     woken, preempted in user mode. Within a tier the next after the one boosted last."""
     best, best_tier = NONE, TIERS
@@ -96,7 +90,7 @@ def receiver_first(vm, vcpus, me, ask):
         return best
     for step in range(vcpus.size):
         index = in_turn(vm, vcpus, step)
-        if may_try(vcpus, me, index, ask):
+        if may_try(vcpus[index], me, index, ask):
             own = tier(vm, vcpus, me, index, ask)
             if own < best_tier:
                 best, best_tier = index, own
@@ -125,7 +119,7 @@ FEATURES: tuple[tuple[str, str], ...] = (
 )
 THRESHOLD = "threshold"  # the entry after the features: a best score below it yields to nobody
 NAMES = (*(name for name, _ in FEATURES), THRESHOLD)
-THRESHOLD_AT = np.int64(len(FEATURES))
+FEATURE = places(NAMES)  # of a weight
 
 # Set by hand: the tiers of the series as a preference, away from targets that would only spin or ignore the hint.
 DEFAULT_WEIGHTS: Mapping[str, float] = {
@@ -142,46 +136,40 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
 
 
 @jit
-def age_ms(now_ns, since_ns):
+def age_ms(now_ns: int, since_ns: int) -> float:
     """Time since, in ms, at most CAP_MS."""
     return min((now_ns - since_ns) / MS, CAP_MS)
 
 
 @jit
-def recent_ipi(vm, vcpu, now_ns):
-    """The vCPU's own tracked IPI is not acknowledged and not too old."""
-    return vm.ipi_tracking != 0 and vcpu.ipi_pending == 1 and now_ns - vcpu.ipi_time_ns <= vm.ipi_window_ns
-
-
-@jit
-def score(vm, vcpus, me, index, ask):
+def score(vm: Vm, vcpus: Vcpus, me: int, index: int, ask: Ask) -> float:
     """The sum of weight times feature of one candidate, in the order of FEATURES."""
     vcpu, weights = vcpus[index], ask.weights
     n = vcpus.size
-    total = weights[0] * vcpu.preempted
-    total += weights[1] * (vcpu.preempted & vcpu.preempted_in_kernel)
-    total += weights[2] * vcpu.pending_interrupt
-    total += weights[3] * is_ipi_receiver(vm, vcpus, me, index, ask.now_ns)
-    total += weights[4] * recent_ipi(vm, vcpu, ask.now_ns)
-    total += weights[5] * vcpu.in_spin_loop
-    total += weights[6] * (vcpu.lag_ns >= 0)
-    total += weights[7] * (vcpu.pcpu == vcpus[me].pcpu)
-    total += weights[8] * max(min(vcpu.lag_ns / MS, CAP_MS), -CAP_MS)
-    total += weights[9] * age_ms(ask.now_ns, vcpu.ready_since_ns)
-    total += weights[10] * age_ms(ask.now_ns, vcpu.last_ran_ns)
-    total += weights[11] * age_ms(ask.now_ns, vcpu.boosted_ns)
-    total += weights[12] * (((index - vm.last_boosted_vcpu - 1) % n) / n)
+    total = weights[FEATURE.preempted] * vcpu.preempted
+    total += weights[FEATURE.in_kernel] * (vcpu.preempted & vcpu.preempted_in_kernel)
+    total += weights[FEATURE.pending_interrupt] * vcpu.pending_interrupt
+    total += weights[FEATURE.receiver] * is_ipi_receiver(vm, vcpus, me, index, ask.now_ns)
+    total += weights[FEATURE.awaits_ack] * awaits_ack(vm, vcpu, ask.now_ns)
+    total += weights[FEATURE.in_spin_loop] * vcpu.in_spin_loop
+    total += weights[FEATURE.eligible] * (vcpu.lag_ns >= 0)
+    total += weights[FEATURE.same_pcpu] * (vcpu.pcpu == vcpus[me].pcpu)
+    total += weights[FEATURE.lag_ms] * max(min(vcpu.lag_ns / MS, CAP_MS), -CAP_MS)
+    total += weights[FEATURE.ready_ms] * age_ms(ask.now_ns, vcpu.ready_since_ns)
+    total += weights[FEATURE.away_ms] * age_ms(ask.now_ns, vcpu.last_ran_ns)
+    total += weights[FEATURE.boosted_ms] * age_ms(ask.now_ns, vcpu.boosted_ns)
+    total += weights[FEATURE.turn] * (((index - vm.last_boosted_vcpu - 1) % n) / n)
     return total
 
 
 @jit
-def linear(vm, vcpus, me, ask):
+def linear(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """The vCPU with the largest score under ask.weights, or nobody when that is below the threshold."""
-    best, best_score = NONE, ask.weights[THRESHOLD_AT]
+    best, best_score = NONE, ask.weights[FEATURE.threshold]
     if ask.tries == 0:
         return best
     for index in range(vcpus.size):
-        if may_try(vcpus, me, index, ask):
+        if may_try(vcpus[index], me, index, ask):
             own = score(vm, vcpus, me, index, ask)
             if own > best_score or (best == NONE and own == best_score):
                 best, best_score = index, own

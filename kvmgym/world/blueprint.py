@@ -7,28 +7,21 @@ makes E of them, one for each seed. The engine never sees a scenario.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from kvmgym import codes
 from kvmgym.core import engine, layout, rng
 from kvmgym.core.memory import POINTERS, view
 from kvmgym.params import Barrier, Block, Compute, HostTask, Ops, Phase, Role, Scenario, Vm, Workload, walk
+from kvmgym.params.switches import engine_numbers
 from kvmgym.world.programs import Program, Tables
 
 Bytes = npt.NDArray[np.uint8]
-_FORFEITS = {"none": layout.FORFEIT_NONE, "pre-6.19": layout.FORFEIT_PRE_6_19, "6.19": layout.FORFEIT_6_19}
-_LOCKS = {"tas": layout.TAS, "fifo": layout.FIFO, "pvq": layout.PVQ, "mutex": layout.MUTEX}
-_DEBOOSTS = {"none": layout.DEBOOST_NONE, "v1": layout.DEBOOST_V1, "v2": layout.DEBOOST_V2, "v3": layout.DEBOOST_V3}
-_KERNEL_MODES = {"never": layout.MODE_NEVER, "ring0": layout.MODE_RING0, "always": layout.MODE_ALWAYS}
-_SWITCHES = ("enable_relaxed_boost", "apicv", "sev_es", "pv_tlb_flush", "pv_sched_yield", "pv_kick_yields")
-_IPI_MODES = {"x2apic_physical": layout.X2APIC_PHYSICAL, "x2apic_cluster": layout.X2APIC_CLUSTER, "pv": layout.PV}
-_TRACKING = {"off": layout.TRACK_OFF, "v2": layout.TRACK_V2, "v3": layout.TRACK_V3}
-_FLAGS = ("lag_credit_across", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short",
-          "pick_buddy", "next_buddy", "balance")  # fmt: skip
 
 
 def _pack(parts: Sequence[npt.NDArray[Any]], head: int) -> Bytes:
@@ -44,6 +37,13 @@ def _pack(parts: Sequence[npt.NDArray[Any]], head: int) -> Bytes:
     for start, part in zip(bounds[::2], parts, strict=True):
         row[start : start + part.nbytes] = np.ascontiguousarray(part).view(np.uint8).reshape(-1)
     return row
+
+
+def _copy(record: Any, *sources: Mapping[str, int]) -> None:
+    """Write the numbers whose names a record has as fields: what kvmgym.params and core/layout.py call the same."""
+    for name, value in ((name, value) for source in sources for name, value in source.items()):
+        if name in record.dtype.names:
+            record[name] = value
 
 
 def _host_task_vm(task: HostTask) -> Vm:
@@ -83,7 +83,7 @@ class Blueprint:
     def labels(self) -> list[tuple[int, int]]:
         """(stream, index) of each vCPU; host tasks come after all VMs."""
         streams = [*self.scenario.streams]
-        streams += [max(streams) + 1 + place for place in range(len(self.vms) - len(streams))]
+        streams += [max(streams) + 1 + i for i in range(len(self.vms) - len(streams))]
         return [(stream, i) for stream, vm in zip(streams, self.vms, strict=True) for i in range(vm.vcpus)]
 
     def _build(self) -> None:
@@ -122,12 +122,12 @@ class Blueprint:
         }  # fmt: skip
         param = self._params(leaves, pend_words, affin_words)
         phase = np.zeros(len(tables.phases), layout.PHASE)
-        for place, fields in enumerate(tables.phases):
+        for i, fields in enumerate(tables.phases):
             for name, value in fields.items():
-                phase[place][name] = value
+                phase[i][name] = value
         dist = np.zeros(max(len(tables.dists), 1), layout.DIST)
-        for place, row in enumerate(tables.dists):
-            dist[place]["unit_ns"], dist[place]["constant"], dist[place]["first"] = row
+        for i, row in enumerate(tables.dists):
+            dist[i]["unit_ns"], dist[i]["constant"], dist[i]["first"] = row
         quant = np.concatenate([np.zeros(1, np.int64), *tables.quantiles])
         dist["first"] += dist["first"] >= 0
         statics = {
@@ -140,27 +140,16 @@ class Blueprint:
 
     def _params(self, leaves: int, pend_words: int, affin_words: int) -> npt.NDArray[Any]:
         host, par = self.scenario.host, np.zeros(1, layout.PARAM)
-        costs, ple = host.costs, host.ple
-        for name in layout.PARAM.names or ():
-            if name.endswith("_ns") and hasattr(costs, name):
-                par[name] = getattr(costs, name)
-        for name in _FLAGS:
-            par[name] = int(getattr(host, name))
+        _copy(par[0], engine_numbers(host), engine_numbers(host.costs))
+        _copy(par[0], engine_numbers(host.ple, "ple_"), engine_numbers(host.halt_poll, "poll_"))
         values: dict[str, int] = {
             "pcpus": self.pcpus, "vcpus": self.vcpus, "vms": len(self.vms),
             "locks": sum(spec.count for vm in self.vms for spec in vm.workload.locks),
             "gates": sum(len(vm.workload.queues) + len(vm.workload.barriers) for vm in self.vms), "leaves": leaves,
             "trace_cap": self.trace_rows, "pend_words": pend_words, "affin_words": affin_words,
             "tick_ns": host.tick_ns, "unit_ns": host.tick_scale, "slice_ns": host.base_slice_ns,
-            "rewarm_q16": round(costs.rewarm_share * 65536), "ple": int(ple.enabled), "ple_window_ns": ple.window_ns,
-            "ple_max_ns": ple.max_ns, "ple_grow": ple.grow, "ple_shrink": ple.shrink, "llc_pcpus": host.llc_pcpus,
-            "balance_interval_ns": host.balance_interval_ns, "migration_cost_ns": host.migration_cost_ns,
-            "forfeit": _FORFEITS[host.forfeit], "grouped": int(host.group_scheduling),
-            "deboost": _DEBOOSTS[host.yield_deboost], "lag_credit_q16": round(host.lag_credit_scale * 65536),
-            "kernel_mode": _KERNEL_MODES[ple.kernel_mode], "ple_user": int(ple.user_exits),
-            "ple_names_holder": int(ple.names_holder), "poll_max_ns": host.halt_poll.max_ns,
-            "poll_start_ns": host.halt_poll.grow_start_ns, "poll_grow": host.halt_poll.grow,
-            "poll_shrink": host.halt_poll.shrink, "tasks": len(self.task_homes), "one_slice": 1,
+            "rewarm_q16": round(host.costs.rewarm_share * 65536),
+            "lag_credit_q16": round(host.lag_credit_scale * 65536), "tasks": len(self.task_homes), "one_slice": 1,
         }  # fmt: skip
         for name, value in values.items():
             par[name] = value
@@ -181,24 +170,21 @@ class Blueprint:
             values: dict[str, float] = {
                 "first": self.firsts[g], "vcpus": vm.vcpus, "shares": vm.weight, "locks": len(locks),
                 "gates": len(gates),
-                "ipi_mode": _IPI_MODES[vm.ipi_mode],
-                "ipi_tracking": _TRACKING["off" if vm.apicv else vm.ipi_tracking],
                 "tasks": len(vm.roles) if vm.has_run_queues else 0, "first_task": self.first_tasks[g],
                 "is_task": int(g >= len(self.scenario.vms)), "bursty": int(burst is not None),
-                "ipi_window_ns": vm.ipi_window_ns, "pv_spin_ns": vm.pv_spin_ns,
                 "rewarm_ns": round(costs.rewarm_ns_at_1mib * (work.working_set_kib / 1024) ** 2),
                 "burst_hi_q16": round(65536 * (1 + factor) / (2 * factor)),
                 "burst_lo_q16": round(65536 * (1 + factor) / 2),
                 "burst_dist": tables.dist(burst.dist) if burst else 0,
             }  # fmt: skip
+            _copy(records[g], engine_numbers(vm))
+            if vm.apicv:
+                records[g]["ipi_tracking"] = codes.TRACK_OFF
             for name, value in values.items():
                 records[g][name] = value
-            for name in _SWITCHES:
-                records[g][name] = int(getattr(vm, name))
-            spin = None if vm.lock_kind is None else _LOCKS[vm.lock_kind]
             for spec in work.locks:
-                kind = _LOCKS[spec.kind] if spec.kind == "mutex" or spin is None else spin
-                locks += [(g, kind)] * spec.count
+                kind = spec.kind if spec.kind == "mutex" or vm.lock_kind is None else vm.lock_kind
+                locks += [(g, codes.LOCK_KINDS.numbers[kind])] * spec.count
             of_tasks = int(vm.has_run_queues)
             gates += [(queue.capacity, 0, of_tasks) for queue in work.queues]
             gates += [(self._parties(vm, barrier.name), barrier.spin_ns, of_tasks) for barrier in work.barriers]
@@ -219,10 +205,10 @@ class Blueprint:
         for array in (lock_records, gate_records):
             array["head"] = array["tail"] = layout.NONE
         lock_records["owner"] = layout.NONE
-        for place, (g, kind) in enumerate(locks):
-            lock_records[place]["vm"], lock_records[place]["kind"] = g, kind
-        for place, row in enumerate(gates):
-            gate_records[place]["capacity"], gate_records[place]["spin_ns"], gate_records[place]["of_tasks"] = row
+        for i, (g, number) in enumerate(locks):
+            lock_records[i]["vm"], lock_records[i]["kind"] = g, number
+        for i, row in enumerate(gates):
+            gate_records[i]["capacity"], gate_records[i]["spin_ns"], gate_records[i]["of_tasks"] = row
         return records, vcpus, tasks, lock_records, gate_records
 
     @staticmethod
@@ -280,7 +266,7 @@ class Blueprint:
         rows = np.repeat(self.state[None], len(seeds), axis=0)
         for row, seed in zip(rows, seeds, strict=True):
             self._seed(row, seed)
-            engine.boot_row(row, self.static, int(self.scenario.host.start == "random"))
+            engine.boot_row(row, self.static, codes.STARTS.numbers[self.scenario.host.start])
         return rows
 
     def _seed(self, row: Bytes, seed: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from kvmgym.codes import KICK_TARGETS, SHOOTDOWN_TARGETS
 from kvmgym.core import layout, rng
 from kvmgym.params import (
     Barrier,
@@ -26,9 +27,6 @@ from kvmgym.params import (
     Unlock,
     Vm,
 )
-
-SHOOTDOWN_CODES = {"others": layout.TO_OTHERS, "busy": layout.TO_BUSY, "one": layout.TO_ONE}
-KICK_CODES = {"random": layout.TO_ONE, "next": layout.TO_NEXT, "prev": layout.TO_PREV}
 
 
 class Tables:
@@ -94,7 +92,7 @@ class Program:
             first += spec.count
         gates = [("queue", spec.name) for spec in vm.workload.queues]
         gates += [("barrier", spec.name) for spec in vm.workload.barriers]
-        self.gates = {gate: place for place, gate in enumerate(gates)}
+        self.gates = {gate: i for i, gate in enumerate(gates)}
 
     def role(self, program: tuple[Phase, ...]) -> int:
         """Enter a program that runs for ever; returns a row before it, whose end starts the program."""
@@ -104,9 +102,9 @@ class Program:
         for phase in self.tables.phases[first:]:
             if phase["next"] == layout.NONE:
                 phase["next"] = entry
-        for place in range(chance, len(self.tables.chances)):
-            if self.tables.chances[place] == layout.NONE:
-                self.tables.chances[place] = entry
+        for i in range(chance, len(self.tables.chances)):
+            if self.tables.chances[i] == layout.NONE:
+                self.tables.chances[i] = entry
         return self.tables.phase(layout.PH_OPS, entry)
 
     def _block(self, phases: tuple[Phase, ...], after: int) -> int:
@@ -136,9 +134,9 @@ class Program:
                 a, b, c = self.locks[phase.lock]
                 return enter(kind, after, a=a, b=b, c=c, option=int(irq_off))
             case Shootdown():
-                return enter(layout.PH_SHOOTDOWN, after, a=SHOOTDOWN_CODES[phase.targets])
+                return enter(layout.PH_SHOOTDOWN, after, a=SHOOTDOWN_TARGETS.numbers[phase.targets])
             case Kick():
-                return enter(layout.PH_KICK, after, a=KICK_CODES[phase.target])
+                return enter(layout.PH_KICK, after, a=KICK_TARGETS.numbers[phase.target])
             case Block():
                 return enter(layout.PH_BLOCK, after, dist=dist(phase.dist))
             case Barrier():

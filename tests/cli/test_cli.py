@@ -60,7 +60,7 @@ def made_up(scenarios: list[str], policies: list[Policy]) -> list[Cell]:
         gain = Gain(mean, mean - half, mean + half, 9)
         return HostGain(gain, "", (VmGain("vm0", "p", Interval(79_000, 9, 9), gain),))
 
-    return [Cell(s, p.name, one(), Interval(79_000, 9, 9), **behind) for s in scenarios for p in policies]
+    return [Cell(s, p.name, one(), Interval(79_000, 9, 9), behind) for s in scenarios for p in policies]
 
 
 def printed(scenarios: list[str], policies: list[Policy], width: int, details: bool = False) -> list[list[str]]:

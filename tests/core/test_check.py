@@ -8,6 +8,7 @@ from digests import booted, digest
 from entities import change
 from examples import EXAMPLES, MS, US
 
+from kvmgym.codes import MUTEX, TAS
 from kvmgym.core.check import violations as found
 from kvmgym.core.check import world
 from kvmgym.core.check.violations import VIOLATIONS, code_of, describe
@@ -17,14 +18,12 @@ from kvmgym.core.layout import (
     ACT_SPIN_ACK,
     BLOCKED,
     INF,
-    MUTEX,
     NONE,
     PH_BARRIER,
     PH_COMPUTE,
     PH_GET,
     READY,
     RUNNING,
-    TAS,
     TASK_CURRENT,
     TASK_RUNNABLE,
     TASK_WAITS,

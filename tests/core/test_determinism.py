@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many, policies, scenarios, seeds
 
-from kvmgym.core import account, engine
+from kvmgym.core import engine, layout
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import AT_DECISION, AT_TIME, NO, YES
 from kvmgym.core.memory import carve, view
@@ -144,7 +144,7 @@ def test_measuring_does_not_delay_a_pause_loop_exit():
     for row in (plain, measured):
         advance(blueprint, row, 4 * MS, BY_NAME["legacy"])
         world = view(row, blueprint.static)
-        exits = world.trace["time_ns"][world.trace["kind"] == account.TR_PLE].tolist()
+        exits = world.trace["time_ns"][world.trace["kind"] == layout.TR_PLE].tolist()
         assert exits == [1_500 * US]
     assert same_course(blueprint, plain, measured)
     result = simulate(blueprint, "legacy", warmup_ns=900 * US, duration_ns=3_100 * US)

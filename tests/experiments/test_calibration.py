@@ -10,7 +10,7 @@ import pytest
 from experiments.calibration import analysis, effect, predictions, rankings, rules, sweep, variants
 from experiments.calibration.files import compact
 from experiments.calibration.rules import Point
-from kvmgym.core import account, layout
+from kvmgym.core import layout
 from kvmgym.params import Costs
 from kvmgym.scenarios import SERIES_WORKLOADS, series
 from kvmgym.validate.series import HEADROOM
@@ -129,14 +129,14 @@ def test_every_assumed_cost_is_varied_and_no_other() -> None:
 def test_the_traced_effect_of_yields() -> None:
     """vCPU 0 (pCPU 0) yields to 1 on its own pCPU, which runs at once, then to 2 elsewhere, which runs too late."""
     rows = [
-        (0, account.TR_RUN, 0, 0),
-        (0, account.TR_WAKE, 1, 0),
-        (0, account.TR_WAKE, 2, 3),
-        (1_000, account.TR_YIELD, 0, 4 * 1 + 2),
-        (1_000, account.TR_YIELD, 0, 4 * 2 + 1),
-        (5_000, account.TR_RUN, 1, 0),
-        (6_000, account.TR_YIELD, 0, 4 * 2 + 2),
-        (26_001, account.TR_RUN, 2, 3),
+        (0, layout.TR_RUN, 0, 0),
+        (0, layout.TR_WAKE, 1, 0),
+        (0, layout.TR_WAKE, 2, 3),
+        (1_000, layout.TR_YIELD, 0, 4 * 1 + 2),
+        (1_000, layout.TR_YIELD, 0, 4 * 2 + 1),
+        (5_000, layout.TR_RUN, 1, 0),
+        (6_000, layout.TR_YIELD, 0, 4 * 2 + 2),
+        (26_001, layout.TR_RUN, 2, 3),
     ]
     found = effect.read(np.array(rows, dtype=layout.TRACE), begin_ns=0)
     assert found == {

@@ -1,6 +1,7 @@
 """The comparison: its groups and what it computes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,11 @@ def test_groups_are_made_from_what_policies_say() -> None:
     names = [policy.name for policy in grouped(POLICIES)]
     assert sorted(names) == sorted(policy.name for policy in POLICIES)
     assert names[: len(by_group["bounds"])] == by_group["bounds"]
-    assert group_of(Policy("mine", as_policy("none").function, "-", "user", "", "")) == "others"
+    mine = Policy("mine", as_policy("none").function, "-", "user", "", "")
+    assert group_of(mine) == "others" and group_of(replace(mine, group="kernel")) == "kernel"
+    assert Policy("mine", mine.function, "-", "user", "", "", privileged=True).group == "bounds"
+    with pytest.raises(ValueError, match=r"Policy.group = 'kernal': must be one of bounds, kernel, series, others"):
+        replace(mine, group="kernal")
 
 
 def test_cells_pair_by_seed() -> None:

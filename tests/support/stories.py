@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from kvmgym.core import account
+from kvmgym.core import layout
 from kvmgym.core.memory import World, view
 from kvmgym.measure.simulate import advance
 from kvmgym.params import (
@@ -33,6 +33,7 @@ from kvmgym.params import (
     Workload,
 )
 from kvmgym.policies import as_policy
+from kvmgym.trace.rows import Row, decode, vcpu_names
 from kvmgym.world.blueprint import Blueprint, Bytes
 
 US = 1_000
@@ -129,29 +130,26 @@ class Story:
         return self
 
     def tell(self, *, only: Iterable[str] = (), leave: Iterable[str] = (), start_us: float = 0) -> list[str]:
-        """The trace as strings. only: the kinds (account.TRACE_NAMES) or names of vCPUs to keep; leave: kinds to
+        """The trace as strings. only: the kinds (layout.TRACE_NAMES) or names of vCPUs to keep; leave: kinds to
         drop."""
         only, leave = set(only), set(leave)
-        assert not {*only, *leave} - {*account.TRACE_NAMES, *self.names()}, "a misspelt kind would drop nothing"
+        assert not {*only, *leave} - {*layout.TRACE_NAMES, *self.names()}, "a misspelt kind would drop nothing"
         length = int(self.world.host[0]["trace_len"])
         assert length <= ROWS, f"the trace has {length} rows"
-        told = []
-        for row in self.world.trace[:length]:
-            kind, who = account.TRACE_NAMES[int(row["kind"])], self.name(int(row["vcpu"]))
-            if row["time_ns"] >= start_us * US and kind not in leave and (not only or kind in only or who in only):
-                told.append(
-                    " ".join(filter(None, (time(int(row["time_ns"])), who, self._event(kind, int(row["arg"])))))
-                )
-        return told
+        return [
+            " ".join(filter(None, (time(row.time_ns), short(row.who), _event(row))))
+            for row in decode(self.blueprint, self.world)
+            if row.time_ns >= start_us * US
+            and row.kind not in leave
+            and (not only or row.kind in only or short(row.who) in only)
+        ]
 
     def names(self) -> list[str]:
-        return [self.name(v) for v in range(self.blueprint.vcpus)]
+        return [short(name) for name in vcpu_names(self.blueprint)]
 
     def name(self, v: int) -> str:
         """What the story calls vCPU `v`."""
-        g = int(self.world.vcpu[v]["vm"])
-        own = self.blueprint.vms[g].name
-        return own if self.world.vm[g]["is_task"] else f"{own}{v - self.blueprint.firsts[g]}"
+        return self.names()[v]
 
     def vcpu(self, name: str) -> Any:
         """The record of a vCPU by its name."""
@@ -170,20 +168,16 @@ class Story:
         """The scheduling entity of a vCPU by its name."""
         return self.world.se[self.names().index(name)]
 
-    def _event(self, kind: str, arg: int) -> str:
-        if kind in ("run", "preempt", "block", "wake", "migrate"):
-            return f"{kind} p{arg}"
-        if kind in ("send", "ack"):
-            return f"{kind} {self.name(arg)}"
-        if kind in ("lock", "wait", "unlock"):
-            return f"{kind} {self._lock(arg)}"
-        if kind == "yield_to":
-            return f"yield_to {self.name(arg >> 2)}" + (" = -ESRCH", " = 0", "")[arg & 3]
-        return kind
 
-    def _lock(self, k: int) -> str:
-        names = [spec.name for vm in self.blueprint.vms for spec in vm.workload.locks for _ in range(spec.count)]
-        return names[k]
+def short(name: str) -> str:
+    """What stories call a vCPU: "a1" for "a/1"."""
+    return name.replace("/", "")
+
+
+def _event(row: Row) -> str:
+    if row.kind == "yield_to":
+        return f"yield_to {short(row.what)}" + {-1: " = -ESRCH", 0: " = 0", 1: ""}[row.result or 0]
+    return row.kind if row.kind in ("PLE", "ops") else f"{row.kind} {short(row.what)}".strip()
 
 
 def time(ns: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kvmgym.codes import MUTEX, TAS
 from kvmgym.core import account
 from kvmgym.core.check.violations import (
     ACKS,
@@ -44,31 +45,30 @@ from kvmgym.core.layout import (
     ACT_SPIN_LOCK,
     BLOCKED,
     INF,
-    MUTEX,
     NONE,
     PH_BARRIER,
     PH_BLOCK,
     PH_GET,
     READY,
     RUNNING,
-    TAS,
     VECTOR_CALL,
 )
+from kvmgym.core.memory import World
 
 
 @jit
-def vcpu(w, v):
+def vcpu(w: World, v: int) -> int:
     """One vCPU: flags, waits, interrupts, times."""
-    found = _flags(w, v)
-    if found == 0:
-        found = _waits(w, v)
-    if found == 0:
-        found = _interrupts(w, v)
-    return _times(w, v) if found == 0 else found
+    fault = _flags(w, v)
+    if fault == 0:
+        fault = _waits(w, v)
+    if fault == 0:
+        fault = _interrupts(w, v)
+    return _times(w, v) if fault == 0 else fault
 
 
 @jit
-def _flags(w, v):
+def _flags(w: World, v: int) -> int:
     """KVM's flags of a vCPU against its state."""
     vcpu, par, ask = w.vcpu[v], w.par[0], w.ask[0]
     on_pcpu = w.pcpu[vcpu.pcpu].curr == v
@@ -97,7 +97,7 @@ def _flags(w, v):
 
 
 @jit
-def _waits(w, v):
+def _waits(w: World, v: int) -> int:
     """What a vCPU waits for exists and will release it; one that does not wait has nothing to wait for."""
     vcpu = w.vcpu[v]
     act, kind = vcpu.act, w.phase[vcpu.pc].kind
@@ -126,7 +126,7 @@ def _waits(w, v):
 
 
 @jit
-def _interrupts(w, v):
+def _interrupts(w: World, v: int) -> int:
     """Interrupts of one vCPU: taken as soon as they may be, served in a handler, acknowledgements accounted for."""
     vcpu, words = w.vcpu[v], w.par[0].pend_words
     waiting = activity.has_interrupt(w, v)
@@ -155,7 +155,7 @@ def _interrupts(w, v):
 
 
 @jit
-def _bits(word):
+def _bits(word: int) -> int:
     """How many bits are set."""
     count = 0
     while word != 0:
@@ -165,7 +165,7 @@ def _bits(word):
 
 
 @jit
-def _times(w, v):
+def _times(w: World, v: int) -> int:
     """One vCPU's times: ends in the future, nothing negative left, and where the past went."""
     vcpu, now = w.vcpu[v], w.host[0].now_ns
     from_ns = now if vcpu.state == RUNNING else 0
@@ -190,7 +190,7 @@ def _times(w, v):
 
 
 @jit
-def lock(w, k):
+def lock(w: World, k: int) -> int:
     """One lock: its owner, its waiters, and that a free one is not waited for in vain."""
     lock, now = w.lock[k], w.host[0].now_ns
     if lock.owner != NONE and (
@@ -226,7 +226,7 @@ def lock(w, k):
 
 
 @jit
-def gate(w, k):
+def gate(w: World, k: int) -> int:
     """One queue or barrier: the list of its waiters, who all wait for the same, and that its level justifies it."""
     gate = w.gate[k]
     if gate.of_tasks:
@@ -257,7 +257,7 @@ def gate(w, k):
 
 
 @jit
-def vm(w, g):
+def vm(w: World, g: int) -> int:
     """One VM: what it counts, its owed acknowledgements, its locks' holders, its queues and barriers."""
     vm, words = w.vm[g], w.par[0].pend_words
     runnable = 0
@@ -283,7 +283,7 @@ def vm(w, g):
 
 
 @jit
-def _holds_agree(w, v):
+def _holds_agree(w: World, v: int) -> bool:
     vcpu = w.vcpu[v]
     spins = vcpu.wait_lock != NONE and w.lock[vcpu.wait_lock].kind != MUTEX
     if vcpu.irq_off < 0 or vcpu.irq_off > vcpu.holds + (1 if spins else 0):

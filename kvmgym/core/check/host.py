@@ -34,12 +34,14 @@ from kvmgym.core.guest import activity
 from kvmgym.core.host import eevdf, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import ACT_COMPUTE, ACT_HALT, ACT_SEND, BLOCKED, INF, NONE, POLL_ENDS, READY, RUNNING
+from kvmgym.core.memory import World
+from kvmgym.core.records import Vcpu
 
 _SAFE = 4.0e18  # products of weights and vruntimes stay below this, clear of 2^63
 
 
 @jit
-def clock(w):
+def clock(w: World) -> int:
     """The event law: winners, leaves and the next time."""
     n, pcpus, vcpus = w.par[0].leaves, w.par[0].pcpus, w.par[0].vcpus
     for node in range(1, n):
@@ -61,7 +63,7 @@ def clock(w):
 
 
 @jit
-def pcpu_lists(w):
+def pcpu_lists(w: World) -> int:
     """The lists of idle pCPUs and of those that must reschedule hold whom they should, once each."""
     host, pcpus = w.host[0], w.par[0].pcpus
     idle = 0
@@ -93,7 +95,7 @@ def pcpu_lists(w):
 
 
 @jit
-def pcpu(w, p):
+def pcpu(w: World, p: int) -> int:
     """One pCPU: who is on it, what it counts, when it changes next, where its time went."""
     pcpu, now, period = w.pcpu[p], w.host[0].now_ns, w.par[0].tick_ns
     running = 0
@@ -124,7 +126,7 @@ def pcpu(w, p):
 
 
 @jit
-def _idle_fits(w, p):
+def _idle_fits(w: World, p: int) -> bool:
     """True when a pCPU that nobody runs on sleeps with nothing to do, or wakes up for a vCPU, or is to pick one."""
     pcpu = w.pcpu[p]
     if pcpu.curr != NONE or pcpu.next_tick_ns != INF:
@@ -135,7 +137,7 @@ def _idle_fits(w, p):
 
 
 @jit
-def _next_change(w, vcpu):
+def _next_change(w: World, vcpu: Vcpu) -> int:
     """When the guest of a running vCPU does something next [ns]."""
     if vcpu.in_irq:
         return vcpu.irq_end_ns
@@ -152,20 +154,20 @@ def _next_change(w, vcpu):
 
 
 @jit
-def _settled(w, p):
+def _settled(w: World, p: int) -> bool:
     """True when pCPU `p` neither must reschedule nor has a spin exit open."""
     ask = w.ask[0]
     return w.pcpu[p].need_resched == 0 and not (ask.open and w.vcpu[w.vm[ask.vm].first + ask.me].pcpu == p)
 
 
 @jit
-def run_queues(w):
+def run_queues(w: World) -> int:
     """All run queues of both levels, and that no queued entity is missing from them."""
     listed = 0
     for rq in range(w.par[0].pcpus * (1 + w.par[0].vms)):
-        found = _queue(w, rq)
-        if found != 0:
-            return found
+        fault = _queue(w, rq)
+        if fault != 0:
+            return fault
         listed += w.rq[rq].nr
     first_group = w.par[0].vcpus
     for k in range(first_group + w.par[0].vms * w.par[0].pcpus):
@@ -181,7 +183,7 @@ def run_queues(w):
 
 
 @jit
-def tally(w, rq):
+def tally(w: World, rq: int) -> tuple[int, int]:
     """What `load` and `moment` of a queue should be, entity by entity."""
     queue = w.rq[rq]
     load = 0
@@ -196,7 +198,7 @@ def tally(w, rq):
 
 
 @jit
-def _queue(w, rq):
+def _queue(w: World, rq: int) -> int:
     """One run queue: its list, counts, current entity, buddy, deadlines and eligibility."""
     queue = w.rq[rq]
     limit = w.par[0].vcpus + w.par[0].vms
@@ -234,7 +236,7 @@ def _queue(w, rq):
 
 
 @jit
-def _current_agrees(w, rq):
+def _current_agrees(w: World, rq: int) -> bool:
     """True when the queue's current entity is the running vCPU of its pCPU, or that vCPU's group, or none."""
     v = w.pcpu[rq % w.par[0].pcpus].curr
     curr = w.rq[rq].curr
@@ -249,7 +251,7 @@ def _current_agrees(w, rq):
 
 
 @jit
-def placement(w, v):
+def placement(w: World, v: int) -> int:
     """A vCPU is on the queue that its state, its pCPU and its group ask for, and on a pCPU that it may use."""
     vcpu, se = w.vcpu[v], w.se[v]
     if (vcpu.state != BLOCKED) != (se.on_rq == 1 and se.delayed == 0) or (se.delayed and se.on_rq == 0):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from kvmgym.core.check.violations import GATE_LEVEL, GATE_LIST, TASK_PLACE, TIMER, at
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import INF, NONE, PH_BLOCK, PH_GET, TASK_CURRENT, TASK_RUNNABLE, TASK_WAITS
+from kvmgym.core.memory import World
 
 
 @jit
-def run_queue(w, v):
+def run_queue(w: World, v: int) -> int:
     """One vCPU: its tasks are its own; it lists runnable ones, and has none of them waiting while it runs nothing."""
     vcpu = w.vcpu[v]
     if w.vm[vcpu.vm].tasks == 0:
@@ -36,7 +37,7 @@ def run_queue(w, v):
 
 
 @jit
-def timer(w, t):
+def timer(w: World, t: int) -> int:
     """One task: a timer runs exactly while it waits in a Block phase."""
     task = w.task[t]
     blocks = task.state == TASK_WAITS and w.phase[task.pc].kind == PH_BLOCK
@@ -44,7 +45,7 @@ def timer(w, t):
 
 
 @jit
-def gate(w, k):
+def gate(w: World, k: int) -> int:
     """One queue or barrier of tasks: its list holds as many as wait, and its level justifies it."""
     gate = w.gate[k]
     if gate.of_tasks == 0:

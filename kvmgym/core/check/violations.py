@@ -8,15 +8,16 @@ from types import MappingProxyType
 import numpy as np
 
 from kvmgym.core.jit import jit
+from kvmgym.core.records import int64
 
-_PLACE = np.int64(1000)  # a violation is code + _PLACE * index of what it concerns
+_PLACE = int64(1000)  # a violation is code + _PLACE * index of what it concerns
 
 (TIME_BACK, TREE, LEAF, PCPU_LEAF, PCPU_EVENT, PCPU_TICK, PCPU_CURR, PCPU_IDLE, PCPU_COUNTS, PCPU_TIME, IDLE_LIST,
  RESCHED_LIST, RQ_LIST, RQ_COUNTS, RQ_CURR, RQ_BUDDY, RQ_ELIGIBLE, RQ_OVERFLOW, SE_DEADLINE, SE_LISTED, SE_GROUP,
  SE_STATE, SE_PLACE, RUNNING_FLAGS, READY_FLAGS, BLOCKED_FLAGS, SPIN_LOOP, PLE_WINDOW, LOST_WAKEUP, ACTIVITY, TIMER,
  PENDING, HANDLER, TIME_LEFT, VCPU_TIME, SPIN_TIME, HOLDS, LHP, LOCK_OWNER, LOCK_LIST, LOCK_FREE, LOCK_PASSED,
  GATE_LIST, GATE_LEVEL, ACKS, GOALS, SERVING, VM_COUNTS, VM_LOAD, OVERHEAD_SUM, READY_SUM, TASK_PLACE, POLLING,
- RQ_SUMS) = (np.int64(code) for code in range(1, 55))  # fmt: skip
+ RQ_SUMS) = (int64(code) for code in range(1, 55))  # fmt: skip
 
 VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
     {
@@ -79,16 +80,16 @@ VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
 
 
 @jit
-def at(code, index):
+def at(code: int, index: int) -> int:
     """The violation `code` of the thing with this index."""
     return code + _PLACE * index
 
 
-def code_of(found: int) -> np.int64:
+def code_of(fault: int) -> np.int64:
     """The code of a violation, without the index."""
-    return np.int64(found % int(_PLACE))
+    return int64(fault % int(_PLACE))
 
 
-def describe(found: int) -> str:
+def describe(fault: int) -> str:
     """A violation in words, with the index of the leaf, pCPU, queue, entity, vCPU, VM, lock or gate concerned."""
-    return f"{VIOLATIONS[code_of(found)]} (index {found // int(_PLACE)})" if found else "no violation"
+    return f"{VIOLATIONS[code_of(fault)]} (index {fault // int(_PLACE)})" if fault else "no violation"

@@ -12,46 +12,47 @@ from kvmgym.core.check import guest, host, tasks
 from kvmgym.core.check.violations import OVERHEAD_SUM, READY_SUM, TIME_BACK, at
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import GOING_ON, NO, READY
-from kvmgym.core.memory import carve
+from kvmgym.core.memory import World, carve
+from kvmgym.core.records import Bytes, PolicyFunction
 
 
 @jit
-def violation(w):
+def violation(w: World) -> int:
     """The first invariant that world `w` breaks: 0, or code + 1000 * index (violations.describe)."""
-    found = host.clock(w)
-    if found == 0:
-        found = host.pcpu_lists(w)
+    fault = host.clock(w)
+    if fault == 0:
+        fault = host.pcpu_lists(w)
     for p in range(w.par[0].pcpus):
-        if found == 0:
-            found = host.pcpu(w, p)
-    if found == 0:
-        found = host.run_queues(w)
+        if fault == 0:
+            fault = host.pcpu(w, p)
+    if fault == 0:
+        fault = host.run_queues(w)
     for v in range(w.par[0].vcpus):
-        if found == 0:
-            found = host.placement(w, v)
-        if found == 0:
-            found = guest.vcpu(w, v)
-        if found == 0:
-            found = tasks.run_queue(w, v)
+        if fault == 0:
+            fault = host.placement(w, v)
+        if fault == 0:
+            fault = guest.vcpu(w, v)
+        if fault == 0:
+            fault = tasks.run_queue(w, v)
     for k in range(w.par[0].locks):
-        if found == 0:
-            found = guest.lock(w, k)
+        if fault == 0:
+            fault = guest.lock(w, k)
     for k in range(w.par[0].gates):
-        if found == 0:
-            found = guest.gate(w, k)
-        if found == 0:
-            found = tasks.gate(w, k)
+        if fault == 0:
+            fault = guest.gate(w, k)
+        if fault == 0:
+            fault = tasks.gate(w, k)
     for t in range(w.par[0].tasks):
-        if found == 0:
-            found = tasks.timer(w, t)
+        if fault == 0:
+            fault = tasks.timer(w, t)
     for g in range(w.par[0].vms):
-        if found == 0:
-            found = guest.vm(w, g)
-    return _sums(w) if found == 0 else found
+        if fault == 0:
+            fault = guest.vm(w, g)
+    return _sums(w) if fault == 0 else fault
 
 
 @jit
-def _sums(w):
+def _sums(w: World) -> int:
     """Overhead and waiting are the same whether summed over pCPUs or over vCPUs."""
     now = w.host[0].now_ns
     overhead = 0
@@ -70,25 +71,25 @@ def _sums(w):
 
 
 @jit
-def advance_checked(w, until_ns, policy):
+def advance_checked(w: World, until_ns: int, policy: PolicyFunction) -> tuple[int, int]:
     """engine.advance to `until_ns` with `violation` after each step. Returns (status, violation): with a violation the
     status is GOING_ON and host.now_ns the time when it was found."""
     status = GOING_ON
-    found = violation(w)
-    while found == 0 and status == GOING_ON:
+    fault = violation(w)
+    while fault == 0 and status == GOING_ON:
         before_ns = w.host[0].now_ns
         status = engine.step(w, until_ns, policy, NO)
-        found = violation(w) if w.host[0].now_ns >= before_ns else at(TIME_BACK, 0)
-    return status, found
+        fault = violation(w) if w.host[0].now_ns >= before_ns else at(TIME_BACK, 0)
+    return status, fault
 
 
 @jit
-def violation_row(state, static):
+def violation_row(state: Bytes, static: Bytes) -> int:
     """`violation` for one row of bytes."""
     return violation(carve(state, static))
 
 
 @jit
-def advance_checked_row(state, static, until_ns, policy):
+def advance_checked_row(state: Bytes, static: Bytes, until_ns: int, policy: PolicyFunction) -> tuple[int, int]:
     """`advance_checked` for one row of bytes."""
     return advance_checked(carve(state, static), until_ns, policy)

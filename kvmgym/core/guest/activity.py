@@ -6,7 +6,8 @@ irq_end_ns are points in time; while it does not, they are what is left. Host wo
 
 from __future__ import annotations
 
-from kvmgym.core import account, events
+from kvmgym.codes import TAS
+from kvmgym.core import account, events, layout
 from kvmgym.core.host import eevdf, placement, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
@@ -20,26 +21,27 @@ from kvmgym.core.layout import (
     POLL_ENDS,
     POLLS,
     RUNNING,
-    TAS,
     YES,
 )
+from kvmgym.core.memory import World
+from kvmgym.core.records import Param, Vcpu, Waited
 
 
 @jit
-def must_look(w, vcpu):
+def must_look(w: World, vcpu: Vcpu) -> bool:
     """True when a spinner's guest goes on and must look whether its tas lock came free meanwhile."""
     return vcpu.act == ACT_SPIN_LOCK and vcpu.resume_check == 1 and w.lock[vcpu.wait_lock].kind == TAS
 
 
 @jit
-def ple_watches(w, vcpu):
+def ple_watches(w: World, vcpu: Vcpu) -> int:
     """True when hardware would exit from this spin: pause-loop exiting is on, and the guest spins in ring 0 or user
     mode is watched too."""
-    return w.par[0].ple and (vcpu.ring0 or w.par[0].ple_user)
+    return w.par[0].ple_enabled and (vcpu.ring0 or w.par[0].ple_user_exits)
 
 
 @jit
-def set_event(w, v):
+def set_event(w: World, v: int) -> None:
     """Set the pCPU's leaf to the next change of its running vCPU `v`, or its next tick."""
     vcpu = w.vcpu[v]
     pcpu = w.pcpu[vcpu.pcpu]
@@ -60,7 +62,7 @@ def set_event(w, v):
 
 
 @jit
-def guest_waits(w, v):
+def guest_waits(w: World, v: int) -> None:
     """Count a vCPU that only another one can release, and look for a deadlock when all of the VM wait."""
     vm = w.vm[w.vcpu[v].vm]
     vm.nr_waiting += 1
@@ -69,7 +71,7 @@ def guest_waits(w, v):
 
 
 @jit
-def has_interrupt(w, v):
+def has_interrupt(w: World, v: int) -> bool:
     """True when an interrupt waits to be taken by vCPU `v`."""
     vcpu = w.vcpu[v]
     if vcpu.resched_pending or vcpu.timer_pending:
@@ -82,7 +84,7 @@ def has_interrupt(w, v):
 
 
 @jit
-def look_for_deadlock(w, g):
+def look_for_deadlock(w: World, g: int) -> None:
     """Report VM `g` in host.deadlock_vm when each of its vCPUs waits for another and nothing is on its way."""
     vm = w.vm[g]
     for v in range(vm.first, vm.first + vm.vcpus):
@@ -97,7 +99,7 @@ def look_for_deadlock(w, g):
 
 
 @jit
-def spin(w, v, act, budget_ns, now):
+def spin(w: World, v: int, act: int, budget_ns: int, now: int) -> None:
     """Begin to spin (ACT_SPIN_*) for at most `budget_ns`, then halt."""
     vcpu = w.vcpu[v]
     vcpu.act = act
@@ -110,7 +112,7 @@ def spin(w, v, act, budget_ns, now):
 
 
 @jit
-def halt(w, v, now):
+def halt(w: World, v: int, now: int) -> None:
     """Halt the running vCPU: it polls for its interval if nobody else wants its pCPU, then blocks until it is woken
     (kvm_vcpu_halt, kvm_vcpu_block). Polling is host work that ends early."""
     vcpu = w.vcpu[v]
@@ -131,12 +133,12 @@ def halt(w, v, now):
         queues.request_resched(w, vcpu.pcpu)
     eevdf.dequeue(w, v, YES, now)
     account.set_state(w, v, BLOCKED, now)
-    account.note(w, account.TR_BLOCK, v, vcpu.pcpu)
+    account.note(w, layout.TR_BLOCK, v, vcpu.pcpu)
     queues.request_resched(w, vcpu.pcpu)
 
 
 @jit
-def _end_poll(w, v, now):
+def _end_poll(w: World, v: int, now: int) -> None:
     """The vCPU polls no longer; what is left of the poll is no host work."""
     vcpu = w.vcpu[v]
     if vcpu.polling:
@@ -147,7 +149,7 @@ def _end_poll(w, v, now):
 
 
 @jit
-def poll_succeeds(w, v, now):
+def poll_succeeds(w: World, v: int, now: int) -> None:
     """Something has come for a vCPU that may be polling: it enters its guest again without having blocked."""
     if w.vcpu[v].polling:
         _end_poll(w, v, now)
@@ -156,7 +158,7 @@ def poll_succeeds(w, v, now):
 
 
 @jit
-def adapt_poll(vcpu, par, now):
+def adapt_poll(vcpu: Vcpu, par: Param, now: int) -> None:
     """The poll interval after a block that has ended: longer when a longer poll would have caught it, shorter when none
     would (grow_halt_poll_ns, shrink_halt_poll_ns)."""
     halted = now - vcpu.halted_ns
@@ -164,32 +166,32 @@ def adapt_poll(vcpu, par, now):
         return
     if halted > par.poll_max_ns:
         vcpu.poll_ns = vcpu.poll_ns // par.poll_shrink if par.poll_shrink > 0 else 0
-        if vcpu.poll_ns < par.poll_start_ns:
+        if vcpu.poll_ns < par.poll_grow_start_ns:
             vcpu.poll_ns = 0
     elif par.poll_grow > 0:
-        vcpu.poll_ns = min(max(vcpu.poll_ns * par.poll_grow, par.poll_start_ns), par.poll_max_ns)
+        vcpu.poll_ns = min(max(vcpu.poll_ns * par.poll_grow, par.poll_grow_start_ns), par.poll_max_ns)
 
 
 @jit
-def halt_for_another(w, v, now):
+def halt_for_another(w: World, v: int, now: int) -> None:
     """Halt until another vCPU releases this one."""
     halt(w, v, now)
     guest_waits(w, v)
 
 
 @jit
-def wake(w, v, now):
+def wake(w: World, v: int, now: int) -> None:
     """Wake a halted vCPU: it is ready until it runs (kvm_vcpu_wake_up)."""
     vcpu = w.vcpu[v]
     vcpu.blocking = 0
     vcpu.ready = 1
     vcpu.woken = 1
     placement.wake(w, v, now)
-    account.note(w, account.TR_WAKE, v, vcpu.pcpu)
+    account.note(w, layout.TR_WAKE, v, vcpu.pcpu)
 
 
 @jit
-def release(w, v, now):
+def release(w: World, v: int, now: int) -> None:
     """What vCPU `v` waited for has come: its phase ends as soon as its guest runs. A halted one is woken."""
     vcpu = w.vcpu[v]
     if vcpu.state == RUNNING:
@@ -209,7 +211,7 @@ def release(w, v, now):
 
 
 @jit
-def append_waiter(w, queue, v):
+def append_waiter(w: World, queue: Waited, v: int) -> None:
     """Put `v` at the end of the waiters of a lock or gate record."""
     vcpu = w.vcpu[v]
     vcpu.wait_next = NONE
@@ -222,7 +224,7 @@ def append_waiter(w, queue, v):
 
 
 @jit
-def remove_waiter(w, queue, v):
+def remove_waiter(w: World, queue: Waited, v: int) -> None:
     """Take `v` out of the waiters of a lock or gate record."""
     vcpu = w.vcpu[v]
     if vcpu.wait_prev == NONE:
@@ -238,7 +240,7 @@ def remove_waiter(w, queue, v):
 
 
 @jit
-def suspend(w, v, now):
+def suspend(w: World, v: int, now: int) -> None:
     """The vCPU leaves its pCPU: keep what is left of its activity; host work not yet done is dropped."""
     vcpu = w.vcpu[v]
     vcpu.polling = 0
@@ -256,7 +258,7 @@ def suspend(w, v, now):
 
 
 @jit
-def resume(w, v, cost_ns, now):
+def resume(w: World, v: int, cost_ns: int, now: int) -> None:
     """The vCPU is on its pCPU; its guest goes on after `cost_ns` of host work. The caller takes interrupts or sets the
     next event."""
     vcpu = w.vcpu[v]

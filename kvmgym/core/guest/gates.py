@@ -6,15 +6,15 @@ one, with a reschedule IPI. A barrier's waiters spin in user mode, then halt; th
 
 from __future__ import annotations
 
-import numpy as np
-
 from kvmgym.core.guest import activity, ipi, tasks
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import ACT_HALT, ACT_SPIN_BARRIER, NO, NONE
+from kvmgym.core.memory import World
+from kvmgym.core.records import Gate, int64
 
 
 @jit
-def _wait(w, v, gate, k, spin_ns, now):
+def _wait(w: World, v: int, gate: Gate, k: int, spin_ns: int, now: int) -> None:
     """Wait at a gate: spin for a while, then halt; a guest that schedules runs another task instead."""
     gate.waiting += 1
     if gate.of_tasks:
@@ -29,10 +29,10 @@ def _wait(w, v, gate, k, spin_ns, now):
 
 
 @jit
-def _release_first_task(w, v, gate, now):
+def _release_first_task(w: World, v: int, gate: Gate, now: int) -> None:
     """Release the first waiting task; its vCPU, if halted, gets a reschedule IPI from `v`."""
     t = tasks.take_first(w, gate)
-    other = np.int64(w.task[t].home)
+    other = int64(w.task[t].home)
     halted = tasks.is_idle(w, other)
     gate.waiting -= 1
     tasks.wake(w, t, now)
@@ -41,12 +41,12 @@ def _release_first_task(w, v, gate, now):
 
 
 @jit
-def _release_first(w, v, gate, now):
+def _release_first(w: World, v: int, gate: Gate, now: int) -> None:
     """Release the first waiter; a halted one gets a reschedule IPI from `v`."""
     if gate.of_tasks:
         _release_first_task(w, v, gate, now)
         return
-    other = np.int64(gate.head)
+    other = int64(gate.head)
     activity.remove_waiter(w, gate, other)
     gate.waiting -= 1
     w.vcpu[other].wait_gate = NONE
@@ -58,7 +58,7 @@ def _release_first(w, v, gate, now):
 
 
 @jit
-def put(w, v, k, now):
+def put(w: World, v: int, k: int, now: int) -> bool:
     """Put an item into queue `k`, or halt while it is full. True when done."""
     gate = w.gate[k]
     if gate.level == gate.capacity:
@@ -73,7 +73,7 @@ def put(w, v, k, now):
 
 
 @jit
-def get(w, v, k, now):
+def get(w: World, v: int, k: int, now: int) -> bool:
     """Take an item from queue `k`, or halt while it is empty. True when done."""
     gate = w.gate[k]
     if gate.level == 0:
@@ -88,13 +88,13 @@ def get(w, v, k, now):
 
 
 @jit
-def arrive(w, v, k, now):
+def arrive(w: World, v: int, k: int, now: int) -> bool:
     """Arrive at barrier `k`. True when `v` was the last and has released the others."""
     gate = w.gate[k]
     gate.level += 1
     if gate.level < gate.capacity:
         w.vcpu[v].ring0 = 0
-        _wait(w, v, gate, k, np.int64(gate.spin_ns), now)
+        _wait(w, v, gate, k, int64(gate.spin_ns), now)
         return False
     gate.level = 0
     gate.passed += 1

@@ -7,9 +7,8 @@ preempted one finds it when it next runs: the stall that directed yield is about
 
 from __future__ import annotations
 
-import numpy as np
-
-from kvmgym.core import account, rng
+from kvmgym.codes import PV, TO_BUSY, TO_NEXT, TO_ONE, TO_OTHERS, TO_PREV, X2APIC_CLUSTER, X2APIC_PHYSICAL
+from kvmgym.core import account, layout, rng
 from kvmgym.core.guest import activity
 from kvmgym.core.host import directed_yield, kvm
 from kvmgym.core.jit import jit
@@ -22,39 +21,32 @@ from kvmgym.core.layout import (
     HIST_IPI,
     HIST_SHOOTDOWN,
     INF,
-    PV,
     RUNNING,
-    TO_BUSY,
-    TO_NEXT,
-    TO_ONE,
-    TO_OTHERS,
-    TO_PREV,
     VECTOR_CALL,
     VECTOR_RESCHED,
     VECTOR_TIMER,
-    X2APIC_CLUSTER,
-    X2APIC_PHYSICAL,
     YIELD_FREE,
     YIELD_OK,
 )
-from kvmgym.core.memory import span
+from kvmgym.core.memory import World, span
+from kvmgym.core.records import Param, Vcpus, Vm, int64
 
 CLUSTER = 16  # vCPUs that one x2APIC cluster multicast reaches
 
 
 @jit
-def _bit(i):
-    return np.int64(1) << np.int64(i & 31)
+def _bit(i: int) -> int:
+    return int64(1) << int64(i & 31)
 
 
 @jit
-def _others(w, vm, v):
+def _others(w: World, vm: Vm, v: int) -> Vcpus:
     """The vCPUs of the VM as a slice of records; indices in it are indices in the VM."""
     return span(w.vcpu, vm.first, vm.vcpus)
 
 
 @jit
-def begin_send(w, v, targets, vector, now):
+def begin_send(w: World, v: int, targets: int, vector: int, now: int) -> bool:
     """Begin to send an IPI to `targets` (TO_*). False when nobody is to receive it. A synchronous one (VECTOR_CALL)
     awaits an acknowledgement from each."""
     vcpu = w.vcpu[v]
@@ -93,7 +85,7 @@ def begin_send(w, v, targets, vector, now):
 
 
 @jit
-def _left_a_flag(w, vm, target, vector):
+def _left_a_flag(w: World, vm: Vm, target: int, vector: int) -> bool:
     """PV TLB flush: a target that does not run gets a flag instead of an IPI (kvm_flush_tlb_multi)."""
     if vm.pv_tlb_flush == 0 or vector != VECTOR_CALL or w.vcpu[target].state == RUNNING:
         return False
@@ -103,13 +95,13 @@ def _left_a_flag(w, vm, target, vector):
 
 
 @jit
-def yield_named(w, v, target, now):
+def yield_named(w: World, v: int, target: int, now: int) -> int:
     """A hypercall of vCPU `v` that yields to the vCPU it names, if that is ready (kvm_sched_yield)."""
     vm = w.vm[w.vcpu[v].vm]
     if target == v or w.vcpu[target].ready == 0:
         return YIELD_FREE
     result = directed_yield.yield_to(w, v, target, now)
-    account.note(w, account.TR_YIELD, v, target * 4 + result + 1)
+    account.note(w, layout.TR_YIELD, v, target * 4 + result + 1)
     vm.named_attempted += 1
     if result == YIELD_OK:
         vm.named_ok += 1
@@ -119,7 +111,7 @@ def yield_named(w, v, target, now):
 
 
 @jit
-def _yield_to_first_preempted(w, v, now):
+def _yield_to_first_preempted(w: World, v: int, now: int) -> None:
     """PV sched yield, after an IPI to several vCPUs: a hypercall for the first of them that is preempted, which has
     not acknowledged then (kvm_smp_send_call_func_ipi)."""
     vm, words = w.vm[w.vcpu[v].vm], w.par[0].pend_words
@@ -132,23 +124,23 @@ def _yield_to_first_preempted(w, v, now):
 
 
 @jit
-def _unicast_ns(par, vm):
+def _unicast_ns(par: Param, vm: Vm) -> int:
     """The cost of an IPI to one vCPU."""
     return par.ipi_apicv_ns if vm.apicv else par.ipi_ns
 
 
 @jit
-def _wants(w, v, r):
+def _wants(w: World, v: int, r: int) -> bool:
     return (w.goal[v * w.par[0].pend_words + (r >> 5)] >> (r & 31)) & 1 == 1
 
 
 @jit
-def _send_batch(w, v, now):
+def _send_batch(w: World, v: int, now: int) -> bool:
     """Start on the next batch: one target of unicasts, the targets of one cluster, or the whole mask of a hypercall.
     False when no target is left."""
     vcpu, par = w.vcpu[v], w.par[0]
     vm = w.vm[vcpu.vm]
-    r = np.int64(vcpu.send_end)
+    r = int64(vcpu.send_end)
     while r < vm.vcpus and not _wants(w, v, r):
         r += 1
     if r == vm.vcpus:
@@ -173,24 +165,24 @@ def _send_batch(w, v, now):
 
 
 @jit
-def send_done(w, v, now):
+def send_done(w: World, v: int, now: int) -> bool:
     """The batch is sent: deliver it, then go on to the next. True when the whole IPI is done (nothing to wait for)."""
     vcpu = w.vcpu[v]
     vm = w.vm[vcpu.vm]
     words = w.par[0].pend_words
     count = 0
-    for r in range(np.int64(vcpu.send_next), np.int64(vcpu.send_end)):
+    for r in range(int64(vcpu.send_next), int64(vcpu.send_end)):
         count += 1 if _wants(w, v, r) else 0
     unicast = count == 1 and (vm.ipi_mode != PV or vcpu.send_single)
     if vm.ipi_mode == X2APIC_CLUSTER and not vcpu.send_single:
         unicast = count == 1
     w.host[0].events += 1
-    for r in range(np.int64(vcpu.send_next), np.int64(vcpu.send_end)):
+    for r in range(int64(vcpu.send_next), int64(vcpu.send_end)):
         if _wants(w, v, r):
             w.goal[v * words + (r >> 5)] &= ~_bit(r)
             if unicast:
-                kvm.track_send(vm, _others(w, vm, v), vcpu.idx, r, np.int64(vcpu.send_vector), now)
-            account.note(w, account.TR_SEND, v, vm.first + r)
+                kvm.track_send(vm, _others(w, vm, v), vcpu.idx, r, int64(vcpu.send_vector), now)
+            account.note(w, layout.TR_SEND, v, vm.first + r)
             target = vm.first + r
             if vcpu.send_vector == VECTOR_CALL:
                 w.pend[target * words + (vcpu.idx >> 5)] |= _bit(vcpu.idx)
@@ -212,18 +204,18 @@ def send_done(w, v, now):
 
 
 @jit
-def kick(w, v, target, now):
+def kick(w: World, v: int, target: int, now: int) -> None:
     """Send a reschedule IPI to one vCPU at once; its cost delays the sender afterwards."""
     vm = w.vm[w.vcpu[v].vm]
     kvm.track_send(vm, _others(w, vm, v), w.vcpu[v].idx, w.vcpu[target].idx, VECTOR_RESCHED, now)
-    account.note(w, account.TR_SEND, v, target)
+    account.note(w, layout.TR_SEND, v, target)
     w.vcpu[target].resched_pending = 1
     deliver(w, target, now)
     account.charge(w, v, _unicast_ns(w.par[0], vm), now)
 
 
 @jit
-def deliver(w, target, now):
+def deliver(w: World, target: int, now: int) -> None:
     """An interrupt has arrived at `target`, whose pending marks are set."""
     vcpu = w.vcpu[target]
     vcpu.irq_arrived_ns = min(vcpu.irq_arrived_ns, now)
@@ -238,7 +230,7 @@ def deliver(w, target, now):
 
 
 @jit
-def begin_irq(w, v, now):
+def begin_irq(w: World, v: int, now: int) -> None:
     """Enter the handler on a running vCPU: it serves all that is pending."""
     vcpu, par = w.vcpu[v], w.par[0]
     account.spin_pause(w, vcpu, now)
@@ -261,12 +253,12 @@ def begin_irq(w, v, now):
         account.observe(w, vcpu.vm, HIST_IPI, base - vcpu.irq_arrived_ns)
     vcpu.irq_arrived_ns = INF
     w.host[0].events += 1
-    account.note(w, account.TR_IRQ, v, 0)
+    account.note(w, layout.TR_IRQ, v, 0)
     activity.set_event(w, v)
 
 
 @jit
-def end_irq(w, v, now):
+def end_irq(w: World, v: int, now: int) -> None:
     """The handler ends: acknowledge, signal the end of each interrupt, and return to what was interrupted."""
     vcpu = w.vcpu[v]
     vm = w.vm[vcpu.vm]
@@ -287,7 +279,7 @@ def end_irq(w, v, now):
 
 
 @jit
-def take_pending_or_go_on(w, v, now):
+def take_pending_or_go_on(w: World, v: int, now: int) -> None:
     """The guest of a running vCPU goes on: first with what is pending, else where it was."""
     vcpu = w.vcpu[v]
     if vcpu.in_irq == 0 and vcpu.irq_off == 0 and activity.has_interrupt(w, v):
@@ -299,7 +291,7 @@ def take_pending_or_go_on(w, v, now):
 
 
 @jit
-def _acknowledge(w, v, now):
+def _acknowledge(w: World, v: int, now: int) -> None:
     vm = w.vm[w.vcpu[v].vm]
     words = w.par[0].pend_words
     for i in range(words):
@@ -310,7 +302,7 @@ def _acknowledge(w, v, now):
             if bits & 1:
                 sender = vm.first + s
                 w.vcpu[sender].acks_left -= 1
-                account.note(w, account.TR_ACK, v, sender)
+                account.note(w, layout.TR_ACK, v, sender)
                 if w.vcpu[sender].acks_left == 0 and w.vcpu[sender].act == ACT_SPIN_ACK:
                     vm.nr_waiting -= 1
                     _count_shootdown(w, sender, now)
@@ -320,7 +312,7 @@ def _acknowledge(w, v, now):
 
 
 @jit
-def _count_shootdown(w, v, now):
+def _count_shootdown(w: World, v: int, now: int) -> None:
     vm = w.vm[w.vcpu[v].vm]
     latency = now - w.vcpu[v].wait_since_ns
     vm.shootdowns += 1

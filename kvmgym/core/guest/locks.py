@@ -6,16 +6,17 @@ whose turn it is. pvqspinlock's lock stealing is left out: its queue is strict h
 
 from __future__ import annotations
 
-import numpy as np
-
-from kvmgym.core import account, rng
+from kvmgym.codes import MUTEX, PVQ, TAS
+from kvmgym.core import account, layout, rng
 from kvmgym.core.guest import activity, ipi
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import ACT_HALT, ACT_SPIN_LOCK, HIST_LOCK, INF, MUTEX, NONE, PVQ, RUNNING, TAS
+from kvmgym.core.layout import ACT_HALT, ACT_SPIN_LOCK, HIST_LOCK, INF, NONE, RUNNING
+from kvmgym.core.memory import World
+from kvmgym.core.records import Lock, Vcpu, int64
 
 
 @jit
-def take(w, v, k, irq_off, now):
+def take(w: World, v: int, k: int, irq_off: int, now: int) -> bool:
     """Take lock `k`, or begin to wait for it. True when taken."""
     vcpu, lock = w.vcpu[v], w.lock[k]
     if lock.kind != MUTEX:
@@ -28,14 +29,14 @@ def take(w, v, k, irq_off, now):
     vcpu.wait_since_ns = now
     account.count_waiting(lock, 1, now)
     activity.append_waiter(w, lock, v)
-    account.note(w, account.TR_WAIT, v, k)
+    account.note(w, layout.TR_WAIT, v, k)
     _look_for_cycle(w, v)
     wait_on(w, v, now)
     return False
 
 
 @jit
-def wait_on(w, v, now):
+def wait_on(w: World, v: int, now: int) -> None:
     """Spin for the lock that `v` is queued at, or halt for a mutex."""
     lock = w.lock[w.vcpu[v].wait_lock]
     if lock.kind == MUTEX:
@@ -46,7 +47,7 @@ def wait_on(w, v, now):
 
 
 @jit
-def look_again(w, v, now):
+def look_again(w: World, v: int, now: int) -> None:
     """The guest of a tas spinner goes on after the host interrupted it: take the lock if it is free."""
     vcpu = w.vcpu[v]
     vcpu.resume_check = 0
@@ -58,7 +59,7 @@ def look_again(w, v, now):
 
 
 @jit
-def retry(w, v, now):
+def retry(w: World, v: int, now: int) -> bool:
     """A vCPU that was woken for a mutex tries again; the first in line when it fails. True when taken."""
     vcpu = w.vcpu[v]
     k = vcpu.wait_lock
@@ -80,14 +81,14 @@ def retry(w, v, now):
 
 
 @jit
-def pass_on(w, v, k, irq_off, now):
+def pass_on(w: World, v: int, k: int, irq_off: int, now: int) -> None:
     """Release lock `k`: to a running waiter (tas, by lot), the first waiter (fifo, pvq), or for all to try (mutex)."""
     lock, vcpu = w.lock[k], w.vcpu[v]
     lock.owner = NONE
-    account.note(w, account.TR_UNLOCK, v, k)
+    account.note(w, layout.TR_UNLOCK, v, k)
     if lock.kind == MUTEX:
         if lock.head != NONE:
-            first = np.int64(lock.head)
+            first = int64(lock.head)
             activity.remove_waiter(w, lock, first)
             w.vcpu[first].retry = 1
             w.vm[vcpu.vm].nr_waiting -= 1
@@ -103,7 +104,7 @@ def pass_on(w, v, k, irq_off, now):
         if winner != NONE:
             _grant(w, winner, now)
         return
-    first = np.int64(lock.head)
+    first = int64(lock.head)
     halted = w.vcpu[first].act == ACT_HALT
     _grant(w, first, now)
     if halted:
@@ -113,9 +114,9 @@ def pass_on(w, v, k, irq_off, now):
 
 
 @jit
-def _own(w, v, k):
+def _own(w: World, v: int, k: int) -> None:
     vcpu, lock = w.vcpu[v], w.lock[k]
-    account.note(w, account.TR_LOCK, v, k)
+    account.note(w, layout.TR_LOCK, v, k)
     lock.owner = v
     lock.acquires += 1
     vcpu.held_lock = k
@@ -127,7 +128,7 @@ def _own(w, v, k):
 
 
 @jit
-def _end_wait(w, v, now):
+def _end_wait(w: World, v: int, now: int) -> None:
     vcpu = w.vcpu[v]
     lock = w.lock[vcpu.wait_lock]
     account.count_waiting(lock, -1, now)
@@ -138,7 +139,7 @@ def _end_wait(w, v, now):
 
 
 @jit
-def _grant(w, v, now):
+def _grant(w: World, v: int, now: int) -> None:
     """Give the lock to a waiter; one that does not run holds it all the same (a preempted holder)."""
     vcpu = w.vcpu[v]
     k = vcpu.wait_lock
@@ -152,17 +153,17 @@ def _grant(w, v, now):
 
 
 @jit
-def _running_waiter(w, lock, now):
+def _running_waiter(w: World, lock: Lock, now: int) -> int:
     """One of the waiters whose guests run at this instant, by lot; NONE without one."""
     live = 0
-    v = np.int64(lock.head)
+    v = int64(lock.head)
     while v != NONE:
         live += 1 if _is_live(w.vcpu[v], now) else 0
         v = w.vcpu[v].wait_next
     if live == 0:
         return NONE
     skip = rng.below(lock, live) if live > 1 else 0
-    v = np.int64(lock.head)
+    v = int64(lock.head)
     while True:
         if _is_live(w.vcpu[v], now):
             if skip == 0:
@@ -172,16 +173,16 @@ def _running_waiter(w, lock, now):
 
 
 @jit
-def _is_live(vcpu, now):
+def _is_live(vcpu: Vcpu, now: int) -> bool:
     return vcpu.state == RUNNING and vcpu.in_irq == 0 and vcpu.overhead_until_ns <= now
 
 
 @jit
-def _look_for_cycle(w, v):
+def _look_for_cycle(w: World, v: int) -> None:
     """Report a deadlock when the chain of owners and what they wait for comes back to `v`."""
     k = w.vcpu[v].wait_lock
     for _ in range(w.par[0].locks + 1):
-        owner = np.int64(w.lock[k].owner)
+        owner = int64(w.lock[k].owner)
         if owner == NONE:
             return
         if owner == v:

@@ -6,9 +6,7 @@ follows. A vCPU runs one task and halts when that blocks; with more tasks than v
 
 from __future__ import annotations
 
-import numpy as np
-
-from kvmgym.core import account, events, rng
+from kvmgym.core import account, events, layout, rng
 from kvmgym.core.guest import activity, gates, ipi, locks, tasks
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
@@ -32,10 +30,12 @@ from kvmgym.core.layout import (
     VECTOR_CALL,
     VECTOR_RESCHED,
 )
+from kvmgym.core.memory import World
+from kvmgym.core.records import Phase, int64
 
 
 @jit
-def phase_ended(w, v, now):
+def phase_ended(w: World, v: int, now: int) -> None:
     """The activity of a running vCPU has come to its end: finish its phase and go on."""
     vcpu = w.vcpu[v]
     w.host[0].events += 1
@@ -48,14 +48,14 @@ def phase_ended(w, v, now):
 
 
 @jit
-def _gives_way(w, v, now):
+def _gives_way(w: World, v: int, now: int) -> bool:
     """True when another guest task takes over: one is runnable, no spin lock forbids it, and the slice has ended."""
     vcpu = w.vcpu[v]
     return vcpu.run_head != NONE and vcpu.holds == 0 and tasks.slice_ended(w, v, now)
 
 
 @jit
-def run(w, v, now):
+def run(w: World, v: int, now: int) -> None:
     """Walk through the program from the present phase until one takes time."""
     vcpu = w.vcpu[v]
     vm = w.vm[vcpu.vm]
@@ -105,7 +105,7 @@ def run(w, v, now):
                 return
         elif kind == PH_OPS:
             vm.ops += phase.a
-            account.note(w, account.TR_OPS, v, phase.a)
+            account.note(w, layout.TR_OPS, v, phase.a)
         elif kind == PH_REPEAT:
             vcpu.loop_left = phase.a
         elif kind == PH_AGAIN:
@@ -121,7 +121,7 @@ def run(w, v, now):
 
 
 @jit
-def _pause(w, v, now):
+def _pause(w: World, v: int, now: int) -> None:
     """The present phase is done, but its end comes only when the guest goes on."""
     vcpu = w.vcpu[v]
     vcpu.act = ACT_COMPUTE
@@ -129,7 +129,7 @@ def _pause(w, v, now):
 
 
 @jit
-def _compute(w, v, phase, now):
+def _compute(w: World, v: int, phase: Phase, now: int) -> bool:
     """Draw a stretch of compute and its ring; bursts and cold caches change its length. False when it is empty."""
     vcpu = w.vcpu[v]
     vm = w.vm[vcpu.vm]
@@ -162,7 +162,7 @@ def _compute(w, v, phase, now):
 
 
 @jit
-def _held(w, v, phase):
+def _held(w: World, v: int, phase: Phase) -> int:
     """The lock of the phase's group that the vCPU holds."""
     first = w.vm[w.vcpu[v].vm].locks + phase.a
     k = w.vcpu[v].held_lock
@@ -175,7 +175,7 @@ def _held(w, v, phase):
 
 
 @jit
-def _block(w, v, phase, now):
+def _block(w: World, v: int, phase: Phase, now: int) -> None:
     """Halt until a timer; with guest tasks the task waits for one of its own."""
     vcpu = w.vcpu[v]
     w.vm[vcpu.vm].halts += 1
@@ -183,16 +183,16 @@ def _block(w, v, phase, now):
         tasks.sleep(w, v, now + max(rng.draw(w, vcpu, phase.dist), 1), now)
         return
     vcpu.wake_ns = now + max(rng.draw(w, vcpu, phase.dist), 1)
-    events.set_time(w, np.int64(vcpu.leaf), vcpu.wake_ns)
+    events.set_time(w, int64(vcpu.leaf), vcpu.wake_ns)
     activity.halt(w, v, now)
 
 
 @jit
-def timer_fired(w, v, now):
+def timer_fired(w: World, v: int, now: int) -> None:
     """The timer of a Block phase: an interrupt, and the end of the phase."""
     vcpu = w.vcpu[v]
     vcpu.wake_ns = INF
-    events.set_time(w, np.int64(vcpu.leaf), INF)
+    events.set_time(w, int64(vcpu.leaf), INF)
     if w.vm[vcpu.vm].is_task == 0:
         vcpu.timer_pending = 1
     activity.release(w, v, now)
@@ -201,9 +201,9 @@ def timer_fired(w, v, now):
 
 
 @jit
-def task_timer_fired(w, t, now):
+def task_timer_fired(w: World, t: int, now: int) -> None:
     """The timer of a guest task's Block phase: an interrupt of its vCPU, and the task is runnable."""
-    v = np.int64(w.task[t].home)
+    v = int64(w.task[t].home)
     tasks.timer_ended(w, t)
     w.vcpu[v].timer_pending = 1
     tasks.wake(w, t, now)
@@ -211,7 +211,7 @@ def task_timer_fired(w, t, now):
 
 
 @jit
-def start(w, v):
+def start(w: World, v: int) -> None:
     """Set a new vCPU before its first phase; it enters when it first runs."""
     vcpu = w.vcpu[v]
     vcpu.pc = vcpu.role_start

@@ -8,18 +8,18 @@ program, the random stream and the burst.
 
 from __future__ import annotations
 
-import numpy as np
-
 from kvmgym.core import account, events
 from kvmgym.core.guest import activity
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import ACT_COMPUTE, INF, NONE, TASK_CURRENT, TASK_RUNNABLE, TASK_WAITS
+from kvmgym.core.memory import World
+from kvmgym.core.records import Gate, int64
 
 SLICE_NS = 3_000_000  # of the guest's scheduler
 
 
 @jit
-def start(w):
+def start(w: World) -> None:
     """Deal the tasks to their vCPUs at time 0: the first of each runs, the others are runnable."""
     for t in range(w.par[0].tasks):
         task = w.task[t]
@@ -34,7 +34,7 @@ def start(w):
 
 
 @jit
-def _append(w, t):
+def _append(w: World, t: int) -> None:
     """Put a task at the end of its vCPU's run queue."""
     task = w.task[t]
     vcpu = w.vcpu[task.home]
@@ -48,7 +48,7 @@ def _append(w, t):
 
 
 @jit
-def _save(w, v, state):
+def _save(w: World, v: int, state: int) -> None:
     """The vCPU's task stops running: keep what is its own."""
     vcpu = w.vcpu[v]
     task = w.task[vcpu.task]
@@ -62,10 +62,10 @@ def _save(w, v, state):
 
 
 @jit
-def _load_next(w, v, now):
+def _load_next(w: World, v: int, now: int) -> None:
     """Make the first runnable task the vCPU's own."""
     vcpu = w.vcpu[v]
-    t = np.int64(vcpu.run_head)
+    t = int64(vcpu.run_head)
     task = w.task[t]
     vcpu.run_head = task.next
     if task.next == NONE:
@@ -83,7 +83,7 @@ def _load_next(w, v, now):
 
 
 @jit
-def _switch(w, v, now):
+def _switch(w: World, v: int, now: int) -> None:
     """The running guest goes on with its first runnable task, after the switch, or halts without one."""
     vcpu = w.vcpu[v]
     if vcpu.run_head == NONE:
@@ -97,12 +97,12 @@ def _switch(w, v, now):
 
 
 @jit
-def slice_ended(w, v, now):
+def slice_ended(w: World, v: int, now: int) -> bool:
     """At the end of a phase, with others runnable: True when the task has had its slice and gives way."""
     vcpu = w.vcpu[v]
     if now - vcpu.task_since_ns < SLICE_NS * w.par[0].unit_ns:
         return False
-    t = np.int64(vcpu.task)
+    t = int64(vcpu.task)
     _save(w, v, TASK_RUNNABLE)
     _append(w, t)
     _switch(w, v, now)
@@ -110,26 +110,26 @@ def slice_ended(w, v, now):
 
 
 @jit
-def sleep(w, v, until_ns, now):
+def sleep(w: World, v: int, until_ns: int, now: int) -> None:
     """The task of the running vCPU waits for a timer."""
-    t = np.int64(w.vcpu[v].task)
+    t = int64(w.vcpu[v].task)
     _save(w, v, TASK_WAITS)
     w.task[t].wake_ns = until_ns
-    events.set_time(w, np.int64(w.task[t].leaf), until_ns)
+    events.set_time(w, int64(w.task[t].leaf), until_ns)
     _switch(w, v, now)
 
 
 @jit
-def timer_ended(w, t):
+def timer_ended(w: World, t: int) -> None:
     """Clear the timer of a task."""
     w.task[t].wake_ns = INF
-    events.set_time(w, np.int64(w.task[t].leaf), INF)
+    events.set_time(w, int64(w.task[t].leaf), INF)
 
 
 @jit
-def wait_at(w, v, gate, now):
+def wait_at(w: World, v: int, gate: Gate, now: int) -> None:
     """The task of the running vCPU waits at a queue or barrier."""
-    t = np.int64(w.vcpu[v].task)
+    t = int64(w.vcpu[v].task)
     _save(w, v, TASK_WAITS)
     w.task[t].next = NONE
     if gate.tail == NONE:
@@ -141,9 +141,9 @@ def wait_at(w, v, gate, now):
 
 
 @jit
-def take_first(w, gate):
+def take_first(w: World, gate: Gate) -> int:
     """Take the first waiting task off a queue or barrier."""
-    t = np.int64(gate.head)
+    t = int64(gate.head)
     gate.head = w.task[t].next
     if gate.head == NONE:
         gate.tail = NONE
@@ -151,16 +151,16 @@ def take_first(w, gate):
 
 
 @jit
-def is_idle(w, v):
+def is_idle(w: World, v: int) -> bool:
     """True when the guest of `v` has no task to run."""
     return w.vcpu[v].task == NONE
 
 
 @jit
-def wake(w, t, now):
+def wake(w: World, t: int, now: int) -> None:
     """A task is runnable. On an idle vCPU it is next, after the switch; the vCPU is woken."""
     _append(w, t)
-    v = np.int64(w.task[t].home)
+    v = int64(w.task[t].home)
     vcpu = w.vcpu[v]
     if vcpu.task != NONE:
         return

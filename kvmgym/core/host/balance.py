@@ -6,14 +6,15 @@ pCPUs from its own on), PELT-based load (counts instead).
 
 from __future__ import annotations
 
-from kvmgym.core import account
+from kvmgym.core import account, layout
 from kvmgym.core.host import eevdf, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NO, NONE, READY
+from kvmgym.core.memory import World
 
 
 @jit
-def _waiting_on(w, source, p, now):
+def _waiting_on(w: World, source: int, p: int, now: int) -> int:
     """A vCPU that waits in the queues of `source`, may run on `p` and is not cache-hot: the one that ran longest ago;
     NONE without one."""
     best = NONE
@@ -40,7 +41,7 @@ def _waiting_on(w, source, p, now):
 
 
 @jit
-def _busiest(w, p, least):
+def _busiest(w: World, p: int, least: int) -> int:
     """The pCPU within `llc_pcpus` after `p` that has ready vCPUs and the most tasks, more than `least`; or NONE."""
     best = NONE
     q = p
@@ -56,7 +57,7 @@ def _busiest(w, p, least):
 
 
 @jit
-def _migrate(w, v, p, now):
+def _migrate(w: World, v: int, p: int, now: int) -> None:
     """Move a waiting vCPU to pCPU `p`; its lag and relative deadline move with it."""
     vcpu = w.vcpu[v]
     if eevdf.update_curr(w, vcpu.pcpu, now):
@@ -66,11 +67,11 @@ def _migrate(w, v, p, now):
     queues.attach(w, v, p, now, NO)
     account.count_ready(w, p, 1, now)
     w.pcpu[p].migrations += 1
-    account.note(w, account.TR_MIGRATE, v, p)
+    account.note(w, layout.TR_MIGRATE, v, p)
 
 
 @jit
-def _push_to_idle(w, p, now):
+def _push_to_idle(w: World, p: int, now: int) -> None:
     """Let an idle pCPU pull what waits here (nohz balance)."""
     target = w.host[0].idle_head
     while target != NONE:
@@ -84,7 +85,7 @@ def _push_to_idle(w, p, now):
 
 
 @jit
-def pull_newidle(w, p, now):
+def pull_newidle(w: World, p: int, now: int) -> bool:
     """Before going idle, pull a vCPU that waits elsewhere (sched_balance_newidle). True when one came."""
     if not w.par[0].balance:
         return False
@@ -102,7 +103,7 @@ def pull_newidle(w, p, now):
 
 
 @jit
-def at_tick(w, p, now):
+def at_tick(w: World, p: int, now: int) -> None:
     """What the tick of a busy pCPU spreads: to an idle pCPU what waits here, and to this one from the busiest when its
     periodic balance is due."""
     pcpu, par = w.pcpu[p], w.par[0]

@@ -9,18 +9,19 @@ debooster acts, so that between the limiter (6 ms) and the reverse pair (0.6 ms)
 
 from __future__ import annotations
 
-import numpy as np
-
+from kvmgym.codes import DEBOOST_V1
 from kvmgym.core.host import eevdf
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import DEBOOST_V1, NONE
+from kvmgym.core.layout import NONE
+from kvmgym.core.memory import World
+from kvmgym.core.records import int64
 
 INTERVAL_NS = 6_000_000  # at most one act a run queue within this time
 REVERSE_NS = 600_000  # a yield back within this time is debounced
 
 
 @jit
-def cap_x2(nr):
+def cap_x2(nr: int) -> int:
     """The largest penalty with `nr` queued entities, in half grans."""
     if nr <= 2:
         return 12
@@ -34,7 +35,7 @@ def cap_x2(nr):
 
 
 @jit
-def penalty(gran, need, nr, reversed_pair):
+def penalty(gran: int, need: int, nr: int, reversed_pair: int) -> int:
     """The virtual time that the yielder is pushed back by [ns at weight 1024]: gran + 1.1 need; right after the reverse
     yield only what is needed; within [gran, cap]."""
     pushed = gran + need + need // 10
@@ -44,12 +45,12 @@ def penalty(gran, need, nr, reversed_pair):
 
 
 @jit
-def push_back(w, me, target, now):
+def push_back(w: World, me: int, target: int, now: int) -> None:
     """v1 and v2: penalise the running yielder `me` in favour of `target` on the same pCPU, before the forfeit. The
     limiter comes first, so that yields to other pCPUs use it up too; v1's starts anew at every yield."""
     pcpu, unit = w.pcpu[w.vcpu[me].pcpu], w.par[0].unit_ns
     limited = now - pcpu.deboosted_ns <= INTERVAL_NS * unit
-    if not limited or w.par[0].deboost == DEBOOST_V1:
+    if not limited or w.par[0].yield_deboost == DEBOOST_V1:
         pcpu.deboosted_ns = now
     if limited or w.vcpu[target].pcpu != w.vcpu[me].pcpu or w.se[me].on_rq == 0 or w.se[target].on_rq == 0:
         return
@@ -67,7 +68,7 @@ def push_back(w, me, target, now):
 
 
 @jit
-def credit(w, me, target, now):
+def credit(w: World, me: int, target: int, now: int) -> None:
     """v3: give the target a positive lag wherever it has none, and end the yielder's slice protection."""
     k = target
     while k != NONE:
@@ -80,7 +81,7 @@ def credit(w, me, target, now):
     if now - pcpu.deboosted_ns <= INTERVAL_NS * w.par[0].unit_ns:
         return
     pcpu.deboosted_ns = now
-    k = np.int64(me)
+    k = int64(me)
     while k != NONE:
         w.se[k].vprot_ns = w.se[k].vruntime_ns
         k = eevdf.parent(w, k)

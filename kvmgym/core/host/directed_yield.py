@@ -5,23 +5,15 @@ Models kernel/sched/syscalls.c, yield_to, and fair.c, yield_task_fair. Left out:
 
 from __future__ import annotations
 
+from kvmgym.codes import DEBOOST_NONE, DEBOOST_V3, FORFEIT_6_19, FORFEIT_PRE_6_19
 from kvmgym.core.host import deboost, eevdf, queues
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import (
-    DEBOOST_NONE,
-    DEBOOST_V3,
-    FORFEIT_6_19,
-    FORFEIT_PRE_6_19,
-    NONE,
-    READY,
-    YIELD_ESRCH,
-    YIELD_FREE,
-    YIELD_OK,
-)
+from kvmgym.core.layout import NONE, READY, YIELD_ESRCH, YIELD_FREE, YIELD_OK
+from kvmgym.core.memory import World
 
 
 @jit
-def _forfeit(w, v):
+def _forfeit(w: World, v: int) -> None:
     """yield_task_fair on the leaf entity of the running vCPU `v` (kernel.md 2.2)."""
     se, par = w.se[v], w.par[0]
     if w.pcpu[w.vcpu[v].pcpu].nr_running == 1:
@@ -39,7 +31,7 @@ def _forfeit(w, v):
 
 
 @jit
-def yield_to(w, me, target, now):
+def yield_to(w: World, me: int, target: int, now: int) -> int:
     """yield_to of the running vCPU `me`: YIELD_ESRCH, YIELD_FREE or YIELD_OK (kernel.md 2.1). On success the target is
     the next buddy at every level of its chain, and both pCPUs pick anew."""
     mine, other = w.vcpu[me].pcpu, w.vcpu[target].pcpu
@@ -52,12 +44,12 @@ def yield_to(w, me, target, now):
         w.rq[w.se[k].rq].next_buddy = k
         k = eevdf.parent(w, k)
     eevdf.update_curr(w, mine, now)
-    if w.par[0].deboost == DEBOOST_V3:
+    if w.par[0].yield_deboost == DEBOOST_V3:
         if other == mine or w.par[0].lag_credit_across:
             if other != mine and eevdf.update_curr(w, other, now):
                 queues.request_resched(w, other)
             deboost.credit(w, me, target, now)
-    elif w.par[0].deboost != DEBOOST_NONE:
+    elif w.par[0].yield_deboost != DEBOOST_NONE:
         deboost.push_back(w, me, target, now)
     _forfeit(w, me)
     queues.request_resched(w, mine)

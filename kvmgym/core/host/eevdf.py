@@ -12,6 +12,8 @@ import numpy as np
 
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NO, NONE, YES
+from kvmgym.core.memory import World
+from kvmgym.core.records import Queue, Vm, int64
 
 _UNIT = 1024  # weight of nice 0
 _FAR = 24  # V is far from the reference after 2^24 ns
@@ -20,7 +22,7 @@ _DECAY_Q16 = np.array([round(65536 * 0.5 ** (n / 32)) for n in range(32)], dtype
 
 
 @jit
-def fair(delta_ns, weight):
+def fair(delta_ns: int, weight: int) -> int:
     """Virtual time that `delta_ns` of running is worth at `weight` (calc_delta_fair)."""
     if weight == _UNIT:
         return delta_ns
@@ -28,27 +30,27 @@ def fair(delta_ns, weight):
 
 
 @jit
-def own_queue(w, k):
+def own_queue(w: World, k: int) -> int:
     """The queue of a group entity, NONE for a vCPU."""
     first_group = w.par[0].vcpus
     return w.par[0].pcpus + k - first_group if k >= first_group else NONE
 
 
 @jit
-def owner(w, rq):
+def owner(w: World, rq: int) -> int:
     """The group entity that a queue belongs to, NONE for a root queue."""
     first_group = w.par[0].pcpus
     return w.par[0].vcpus + rq - first_group if rq >= first_group else NONE
 
 
 @jit
-def parent(w, k):
+def parent(w: World, k: int) -> int:
     """The group entity above an entity that is queued or was, or NONE."""
     return owner(w, w.se[k].rq)
 
 
 @jit
-def average(w, rq):
+def average(w: World, rq: int) -> int:
     """V of a queue, the current entity included (avg_vruntime); that of an empty one is its last."""
     queue = w.rq[rq]
     if queue.load == 0:
@@ -57,7 +59,7 @@ def average(w, rq):
 
 
 @jit
-def _keep_near(queue):
+def _keep_near(queue: Queue) -> None:
     """Take the moment from V when that has gone far, so that no product of a weight and a distance can overflow. V does
     not depend on where the moment is taken from."""
     if queue.moment > queue.load << _FAR:
@@ -67,7 +69,7 @@ def _keep_near(queue):
 
 
 @jit
-def advance_vruntime(w, k, delta_ns):
+def advance_vruntime(w: World, k: int, delta_ns: int) -> None:
     """Add virtual time to a queued entity."""
     se = w.se[k]
     queue = w.rq[se.rq]
@@ -77,14 +79,14 @@ def advance_vruntime(w, k, delta_ns):
 
 
 @jit
-def eligible(w, k):
+def eligible(w: World, k: int) -> bool:
     """entity_eligible: the queued entity's vruntime has not passed V, tested without a division."""
     queue = w.rq[w.se[k].rq]
     return queue.load * (w.se[k].vruntime_ns - queue.zero_vruntime_ns) <= queue.moment
 
 
 @jit
-def lag_limit(w, k):
+def lag_limit(w: World, k: int) -> int:
     """The most lag that a queued entity may have: the largest queued slice and a tick, by its weight."""
     longest = w.ent[k].slice_ns
     if not w.par[0].one_slice:
@@ -96,7 +98,7 @@ def lag_limit(w, k):
 
 
 @jit
-def _clamped_lag(w, k):
+def _clamped_lag(w: World, k: int) -> int:
     """V - vruntime of a queued entity, within what the largest queued slice and a tick allow."""
     se = w.se[k]
     limit = lag_limit(w, k)
@@ -104,7 +106,7 @@ def _clamped_lag(w, k):
 
 
 @jit
-def _link(w, rq, k):
+def _link(w: World, rq: int, k: int) -> None:
     queue, se = w.rq[rq], w.se[k]
     _keep_near(queue)
     queue.load += se.weight
@@ -120,7 +122,7 @@ def _link(w, rq, k):
 
 
 @jit
-def _unlink(w, k):
+def _unlink(w: World, k: int) -> None:
     se = w.se[k]
     queue = w.rq[se.rq]
     queue.load -= se.weight
@@ -138,7 +140,7 @@ def _unlink(w, k):
 
 
 @jit
-def _place(w, rq, k, initial):
+def _place(w: World, rq: int, k: int, initial: int) -> None:
     """place_entity: vruntime from V and the lag it left with, deadline one slice on (half a slice for a new task)."""
     se, load = w.se[k], w.rq[rq].load
     lag = 0
@@ -154,7 +156,7 @@ def _place(w, rq, k, initial):
 
 
 @jit
-def _leave(w, k, sleep):
+def _leave(w: World, k: int, sleep: int) -> None:
     """Take an entity off its queue for good: keep its lag and, unless it sleeps, its relative deadline."""
     se = w.se[k]
     queue = w.rq[se.rq]
@@ -173,7 +175,7 @@ def _leave(w, k, sleep):
 
 
 @jit
-def _requeue(w, k):
+def _requeue(w: World, k: int) -> None:
     """requeue_delayed_entity: a delayed entity wakes; DELAY_ZERO forgives what it gained meanwhile."""
     se = w.se[k]
     lag = _clamped_lag(w, k)
@@ -187,7 +189,7 @@ def _requeue(w, k):
 
 
 @jit
-def move_to_lag(w, k, lag_ns):
+def move_to_lag(w: World, k: int, lag_ns: int) -> None:
     """Move a queued entity to where its lag is `lag_ns`, as far as lags may go; its deadline moves with it."""
     se = w.se[k]
     rq = se.rq
@@ -202,7 +204,7 @@ def move_to_lag(w, k, lag_ns):
 
 
 @jit
-def set_runnable(w, v, change, now):
+def set_runnable(w: World, v: int, change: int, now: int) -> None:
     """Count a vCPU in or out of the runnable ones of its VM, whose decayed load is brought up to date first."""
     vm = w.vm[w.vcpu[v].vm]
     _decay_load(vm, now)
@@ -211,7 +213,7 @@ def set_runnable(w, v, change, now):
 
 
 @jit
-def _decay_load(vm, now):
+def _decay_load(vm: Vm, now: int) -> None:
     period = now >> _PERIOD_SHIFT
     passed = period - vm.load_period
     if passed > 0:
@@ -226,26 +228,26 @@ def _decay_load(vm, now):
 
 
 @jit
-def _group_weight(w, k, now):
+def _group_weight(w: World, k: int, now: int) -> int:
     """calc_group_shares: the VM's shares, in the proportion of its load that is on this pCPU."""
     queue = w.rq[own_queue(w, k)]
     vm = w.vm[(k - w.par[0].vcpus) // w.par[0].pcpus]
     _decay_load(vm, now)
     local = queue.nr_runnable * _UNIT
     if local == 0:
-        return np.int64(w.se[k].weight)
+        return int64(w.se[k].weight)
     load = max(vm.load_x1024, local)
-    return min(max(vm.shares * local // load, 2), np.int64(vm.shares))
+    return min(max(vm.shares * local // load, 2), int64(vm.shares))
 
 
 @jit
-def update_group(w, k, now):
+def update_group(w: World, k: int, now: int) -> None:
     """update_cfs_group: give a queued group entity its present weight; lag and deadline keep their meaning."""
     if k == NONE or w.se[k].on_rq == 0:
         return
     se = w.se[k]
     weight = _group_weight(w, k, now)
-    before = np.int64(se.weight)
+    before = int64(se.weight)
     if weight == before:
         return
     rq = se.rq
@@ -261,7 +263,7 @@ def update_group(w, k, now):
 
 
 @jit
-def update_curr(w, p, now):
+def update_curr(w: World, p: int, now: int) -> int:
     """Charge the running vCPU and its group up to `now`. True when the pCPU should reschedule: some level's slice or
     protection has ended and others are queued there (update_curr, update_deadline)."""
     pcpu = w.pcpu[p]
@@ -289,7 +291,7 @@ def update_curr(w, p, now):
 
 
 @jit
-def enqueue(w, v, rq, now, initial):
+def enqueue(w: World, v: int, rq: int, now: int, initial: int) -> None:
     """Queue a vCPU, and its group above it, on the queue `rq` of its pCPU (enqueue_task_fair)."""
     p = w.vcpu[v].pcpu
     group = owner(w, rq)
@@ -312,7 +314,7 @@ def enqueue(w, v, rq, now, initial):
 
 
 @jit
-def wake_delayed(w, v, now):
+def wake_delayed(w: World, v: int, now: int) -> None:
     """Wake a vCPU that never left its queue."""
     _requeue(w, v)
     set_runnable(w, v, 1, now)
@@ -320,7 +322,7 @@ def wake_delayed(w, v, now):
 
 
 @jit
-def dequeue(w, v, sleep, now):
+def dequeue(w: World, v: int, sleep: int, now: int) -> None:
     """Take a vCPU off its queue; one that sleeps with negative lag stays queued, delayed (dequeue_task_fair)."""
     set_runnable(w, v, -1, now)
     se = w.se[v]
@@ -337,7 +339,7 @@ def dequeue(w, v, sleep, now):
 
 
 @jit
-def finish_dequeue(w, v, sleep, now):
+def finish_dequeue(w: World, v: int, sleep: int, now: int) -> None:
     """Really take a vCPU off its queue, and its group when that was the last one."""
     group = parent(w, v)
     _leave(w, v, sleep)
@@ -358,7 +360,7 @@ def finish_dequeue(w, v, sleep, now):
 
 
 @jit
-def pick(w, rq, short_wakee):
+def pick(w: World, rq: int, short_wakee: int) -> int:
     """pick_next_entity: the only one, else an eligible buddy, else the protected current, else the earliest eligible
     deadline (lower label first). `short_wakee` (or NONE): a wakee whose shorter slice cancels the protection."""
     queue = w.rq[rq]
@@ -387,7 +389,7 @@ def pick(w, rq, short_wakee):
 
 
 @jit
-def pick_vcpu(w, p, now):
+def pick_vcpu(w: World, p: int, now: int) -> int:
     """The vCPU that should run on pCPU `p`, or NONE; delayed entities that come up leave their queue here."""
     while w.rq[p].nr > 0:
         rq = p
@@ -406,7 +408,7 @@ def pick_vcpu(w, p, now):
 
 
 @jit
-def set_current(w, p, prev, chosen):
+def set_current(w: World, p: int, prev: int, chosen: int) -> None:
     """put_prev_entity and set_next_entity along both chains: what starts to run is protected for a slice."""
     par = w.par[0]
     k = prev
@@ -428,6 +430,6 @@ def set_current(w, p, prev, chosen):
             i = NONE if par.one_slice else queue.head
             while i != NONE:
                 shortest = min(shortest, w.ent[i].slice_ns)
-                i = np.int64(w.se[i].next)
+                i = int64(w.se[i].next)
             se.vprot_ns = min(se.deadline_ns, se.vruntime_ns + fair(shortest, se.weight))
         k = owner(w, se.rq)

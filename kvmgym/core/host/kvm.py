@@ -7,14 +7,16 @@ an attempt does to KVM's state is here, once, for compiled policies, agents and 
 
 from __future__ import annotations
 
+from kvmgym.codes import MODE_ALWAYS, MODE_RING0, TRACK_OFF, TRACK_V2
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import MODE_ALWAYS, MODE_RING0, NO, NONE, TRACK_OFF, TRACK_V2, YES, YIELD_ESRCH, YIELD_OK
+from kvmgym.core.layout import NO, NONE, YES, YIELD_ESRCH, YIELD_OK
+from kvmgym.core.records import Ask, Param, Vcpu, Vcpus, Vm
 
 TRIES = 3  # -ESRCH results that end a round
 
 
 @jit
-def on_sched_in(vcpu, par):
+def on_sched_in(vcpu: Vcpu, par: Param) -> None:
     """kvm_sched_in: the vCPU runs, is out of the spin-exit handler, and its pause-loop window shrinks."""
     vcpu.preempted = 0
     vcpu.ready = 0
@@ -29,7 +31,7 @@ def on_sched_in(vcpu, par):
 
 
 @jit
-def on_preempt(vcpu, vm, now):
+def on_preempt(vcpu: Vcpu, vm: Vm, now: int) -> None:
     """kvm_sched_out of a vCPU that stays runnable: latch its ring (of an SEV-ES guest: ring 0, as nobody can see it);
     within the handler it stays in_spin_loop."""
     vcpu.preempted = 1
@@ -41,7 +43,7 @@ def on_preempt(vcpu, vm, now):
 
 
 @jit
-def grow_window(vcpu, par):
+def grow_window(vcpu: Vcpu, par: Param) -> None:
     """grow_ple_window, before the scan of each pause-loop exit."""
     if par.ple_grow > 1:
         fits = vcpu.ple_window_ns <= par.ple_max_ns // par.ple_grow
@@ -49,7 +51,7 @@ def grow_window(vcpu, par):
 
 
 @jit
-def track_send(vm, vcpus, me, receiver, vector, now):
+def track_send(vm: Vm, vcpus: Vcpus, me: int, receiver: int, vector: int, now: int) -> None:
     """Remember a unicast IPI from `me` to `receiver` (indices in the VM) in the one slot of each."""
     if vm.ipi_tracking == TRACK_OFF:
         return
@@ -62,7 +64,7 @@ def track_send(vm, vcpus, me, receiver, vector, now):
 
 
 @jit
-def track_eoi(vm, vcpus, me, vector, now):
+def track_eoi(vm: Vm, vcpus: Vcpus, me: int, vector: int, now: int) -> None:
     """An end of interrupt on `me`. v2: any one clears the whole slot of `me`, and the remembered sender's pending mark
     if it still points here within the window. v3: only an EOI of the vector that was sent clears, and only that
     sender's mark and the link to it (an inference: what v3 leaves of the receiver's own slot was not public)."""
@@ -86,16 +88,16 @@ def track_eoi(vm, vcpus, me, vector, now):
 
 
 @jit
-def wants_kernel_mode(par, vm, vcpu):
+def wants_kernel_mode(par: Param, vm: Vm, vcpu: Vcpu) -> int:
     """What a spin exit passes as yield_to_kernel_mode: always true (Intel), or whether the spinner is in ring 0 (AMD,
     arm64); never for SEV-ES, whose ring is hidden."""
-    if par.kernel_mode == MODE_RING0:
+    if par.ple_kernel_mode == MODE_RING0:
         return vcpu.ring0 if vm.sev_es == 0 else NO
-    return YES if par.kernel_mode == MODE_ALWAYS else NO
+    return YES if par.ple_kernel_mode == MODE_ALWAYS else NO
 
 
 @jit
-def begin_spin(ask, me_vcpu, g, yield_to_kernel_mode, now):
+def begin_spin(ask: Ask, me_vcpu: Vcpu, g: int, yield_to_kernel_mode: int, now: int) -> None:
     """Open the frame of one kvm_vcpu_on_spin call of vCPU `me_vcpu` of VM `g`."""
     me_vcpu.in_spin_loop = 1
     ask.serial += 1
@@ -115,7 +117,7 @@ def begin_spin(ask, me_vcpu, g, yield_to_kernel_mode, now):
 
 
 @jit
-def acceptable(ask, vcpus, target):
+def acceptable(ask: Ask, vcpus: Vcpus, target: int) -> bool:
     """False ends the spin exit: no target, out of range, the spinner itself, one that failed in this round, or more
     attempts than two full rounds."""
     if target < 0 or target >= vcpus.size or target == ask.me or ask.attempt >= 2 * vcpus.size:
@@ -124,7 +126,7 @@ def acceptable(ask, vcpus, target):
 
 
 @jit
-def record_result(ask, vm, vcpus, target, result):
+def record_result(ask: Ask, vm: Vm, vcpus: Vcpus, target: int, result: int) -> None:
     """Count an attempt and its result; success moves last_boosted_vcpu and closes the frame."""
     vcpus[target].tried_serial = ask.serial
     vcpus[target].tried_round = ask.scan_round
@@ -151,7 +153,7 @@ def record_result(ask, vm, vcpus, target, result):
 
 
 @jit
-def end_spin(ask, me_vcpu):
+def end_spin(ask: Ask, me_vcpu: Vcpu) -> None:
     """Close the frame of a spinner that stays on its pCPU; a descheduled one keeps its flags until it runs again."""
     ask.open = 0
     me_vcpu.in_spin_loop = 0

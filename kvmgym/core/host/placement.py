@@ -10,10 +10,11 @@ from kvmgym.core import account, events
 from kvmgym.core.host import eevdf, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NO, NONE, READY
+from kvmgym.core.memory import World
 
 
 @jit
-def _select_pcpu(w, v):
+def _select_pcpu(w: World, v: int) -> int:
     """Where a woken vCPU goes: its last pCPU if idle, else the allowed one that went idle last, else its last."""
     prev = w.vcpu[v].pcpu
     if w.pcpu[prev].idle:
@@ -27,7 +28,7 @@ def _select_pcpu(w, v):
 
 
 @jit
-def _wakeup_preempts(w, v, p):
+def _wakeup_preempts(w: World, v: int, p: int) -> bool:
     """True when the pick, at the level where the chains meet, is the wakee (wakeup_preempt_fair)."""
     curr = w.pcpu[p].curr
     k, c = v, curr
@@ -44,7 +45,7 @@ def _wakeup_preempts(w, v, p):
 
 
 @jit
-def wake(w, v, now):
+def wake(w: World, v: int, now: int) -> None:
     """Make a blocked vCPU runnable: idle pCPUs first, then preempt where the pick says so (try_to_wake_up)."""
     vcpu = w.vcpu[v]
     vm = w.vm[vcpu.vm]

@@ -10,10 +10,11 @@ from kvmgym.core import events
 from kvmgym.core.host import eevdf
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import INF, NONE, POLL_ENDS, YES
+from kvmgym.core.memory import World
 
 
 @jit
-def request_resched(w, p):
+def request_resched(w: World, p: int) -> None:
     """Put a pCPU at the end of the list of those that pick anew before time goes on (resched_curr)."""
     pcpu, host = w.pcpu[p], w.host[0]
     if pcpu.need_resched:
@@ -28,7 +29,7 @@ def request_resched(w, p):
 
 
 @jit
-def next_resched(w):
+def next_resched(w: World) -> int:
     """Take the first pCPU off that list."""
     host = w.host[0]
     p = host.resched_head
@@ -39,7 +40,7 @@ def next_resched(w):
 
 
 @jit
-def set_idle(w, p, idle):
+def set_idle(w: World, p: int, idle: int) -> None:
     """Enter or leave the list of idle pCPUs, last in first out."""
     pcpu, host = w.pcpu[p], w.host[0]
     if pcpu.idle == idle:
@@ -63,7 +64,7 @@ def set_idle(w, p, idle):
 
 
 @jit
-def count_empty(w, change):
+def count_empty(w: World, change: int) -> None:
     """Add `change` to the pCPUs without a vCPU, and the time since the last change to the idle time."""
     host = w.host[0]
     host.idle_ns += host.empty_nr * (host.now_ns - host.idle_since_ns)
@@ -72,22 +73,22 @@ def count_empty(w, change):
 
 
 @jit
-def allowed(w, v, p):
+def allowed(w: World, v: int, p: int) -> bool:
     """True when vCPU `v` may run on pCPU `p`."""
     return (w.affin[v * w.par[0].affin_words + (p >> 5)] >> (p & 31)) & 1 == 1
 
 
 @jit
-def queue_of(w, v, p):
+def queue_of(w: World, v: int, p: int) -> int:
     """The queue that vCPU `v` joins on pCPU `p`: its VM's group there, or the root."""
     g = w.vcpu[v].vm
-    if w.par[0].grouped and not w.vm[g].is_task:
+    if w.par[0].group_scheduling and not w.vm[g].is_task:
         return w.par[0].pcpus * (1 + g) + p
     return p
 
 
 @jit
-def attach(w, v, p, now, initial):
+def attach(w: World, v: int, p: int, now: int, initial: int) -> None:
     """Queue a vCPU on pCPU `p`, whose current one is charged first."""
     if eevdf.update_curr(w, p, now):
         request_resched(w, p)
@@ -101,7 +102,7 @@ def attach(w, v, p, now, initial):
 
 
 @jit
-def go_idle(w, p):
+def go_idle(w: World, p: int) -> None:
     """Stop the ticks of a pCPU with nothing to run and list it as idle."""
     w.pcpu[p].next_tick_ns = INF
     set_idle(w, p, YES)

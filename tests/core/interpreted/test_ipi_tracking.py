@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from stories import Story, plain_host, us, user, work
 
+from kvmgym import codes
 from kvmgym.core import layout
 from kvmgym.core.host import kvm
 from kvmgym.params import Block, Compute, Costs, Kick, LockSpec, Scenario, Shootdown, Vm
@@ -185,7 +186,7 @@ def bare(vcpu) -> tuple[int, int, bool]:
 
 def test_v2_clears_the_whole_slot_of_the_receiver():
     """vCPU 1 had sent to 2 itself; the EOI of 0's IPI wipes that too, and 0's mark, but not 0's receiver."""
-    vm, vcpus = records(layout.TRACK_V2)
+    vm, vcpus = records(codes.TRACK_V2)
     kvm.track_send(vm, vcpus, 1, 2, CALL, 100)
     kvm.track_send(vm, vcpus, 0, 1, CALL, 200)
     kvm.track_eoi(vm, vcpus, 1, CALL, 300)
@@ -196,7 +197,7 @@ def test_v2_clears_the_whole_slot_of_the_receiver():
 
 def test_v3_leaves_what_the_receiver_has_sent_itself():
     """An inference: v3's EOI of a matching vector ends the IPI that it acknowledges, not the receiver's own."""
-    vm, vcpus = records(layout.TRACK_V3)
+    vm, vcpus = records(codes.TRACK_V3)
     kvm.track_send(vm, vcpus, 1, 2, CALL, 100)
     kvm.track_send(vm, vcpus, 0, 1, CALL, 200)
     kvm.track_eoi(vm, vcpus, 1, CALL, 300)
@@ -204,7 +205,7 @@ def test_v3_leaves_what_the_receiver_has_sent_itself():
     assert bare(vcpus[0])[2] is False
 
 
-@pytest.mark.parametrize("version", [layout.TRACK_V2, layout.TRACK_V3])
+@pytest.mark.parametrize("version", [codes.TRACK_V2, codes.TRACK_V3])
 def test_a_sender_that_points_elsewhere_by_now_keeps_its_mark(version):
     vm, vcpus = records(version)
     kvm.track_send(vm, vcpus, 0, 1, CALL, 100)
@@ -217,7 +218,7 @@ def test_a_sender_that_points_elsewhere_by_now_keeps_its_mark(version):
 
 @pytest.mark.parametrize("age_ns, cleared", [(50_000, True), (50_001, False)])
 def test_v2_clears_the_senders_mark_within_the_window_only(age_ns, cleared):
-    vm, vcpus = records(layout.TRACK_V2)
+    vm, vcpus = records(codes.TRACK_V2)
     kvm.track_send(vm, vcpus, 0, 1, CALL, 1_000)
     kvm.track_eoi(vm, vcpus, 1, CALL, 1_000 + age_ns)
     assert bare(vcpus[0])[2] is not cleared
@@ -225,7 +226,7 @@ def test_v2_clears_the_senders_mark_within_the_window_only(age_ns, cleared):
 
 @pytest.mark.parametrize("sent, ended, cleared", [(CALL, CALL, True), (CALL, RESCHED, False), (RESCHED, CALL, False)])
 def test_v3_clears_on_a_matching_vector_only(sent, ended, cleared):
-    for version, expected in ((layout.TRACK_V3, cleared), (layout.TRACK_V2, True)):
+    for version, expected in ((codes.TRACK_V3, cleared), (codes.TRACK_V2, True)):
         vm, vcpus = records(version)
         kvm.track_send(vm, vcpus, 0, 1, sent, 100)
         kvm.track_eoi(vm, vcpus, 1, ended, 200)
@@ -233,7 +234,7 @@ def test_v3_clears_on_a_matching_vector_only(sent, ended, cleared):
 
 
 def test_an_eoi_without_a_remembered_sender_is_harmless():
-    for version in (layout.TRACK_V2, layout.TRACK_V3, layout.TRACK_OFF):
+    for version in (codes.TRACK_V2, codes.TRACK_V3, codes.TRACK_OFF):
         vm, vcpus = records(version)
         before = vcpus.copy()
         kvm.track_eoi(vm, vcpus, 1, CALL, 100)

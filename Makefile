@@ -6,10 +6,15 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 ALL_INSTALLED := .venv/.all-installed
+FLOORS := .venv-floors
+RLLIB := .venv-rllib
+# What decides whether the package works at the lowest versions: data, compiled code, its goldens, the environment.
+FLOOR_TESTS := tests/params tests/core/test_golden.py tests/core/test_rng.py tests/env/test_env.py tests/env/test_vector.py \
+	tests/measure tests/policies/test_on_spin.py tests/cli/test_cli.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install install-all compare validate bench test check lint docs docs-check clean distclean
+.PHONY: help install install-all compare validate bench test test-floors test-rllib check lint docs docs-check clean distclean
 
 help: ## list the targets
 	@echo "usage: make TARGET [ARGS='...'] [PYTHON=python3] [JOBS=2]"
@@ -26,11 +31,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-install-all: $(ALL_INSTALLED) ## install the extras of learning too (PyTorch, SB3, PettingZoo, Minari)
+install-all: $(ALL_INSTALLED) ## install the extras of learning too (PyTorch, SB3, PettingZoo, Minari, Ray)
 
 $(ALL_INSTALLED): $(INSTALLED)
-	@echo "Installing PyTorch, Stable-Baselines3, PettingZoo and Minari into .venv (once, a minute or two)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,train,pettingzoo,minari]'
+	@echo "Installing PyTorch, Stable-Baselines3, PettingZoo, Minari and Ray into .venv (once, a minute or two)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,train,pettingzoo,minari,distributed]'
 	@touch $@
 
 compare: $(INSTALLED) ## compare the kernel's policies; table, JSON and plot (ARGS='--vms 2,3,4')
@@ -45,6 +50,28 @@ bench: $(INSTALLED) ## measure the simulator's speed, into results/bench.json
 
 test: $(INSTALLED) ## run the fast tests and the doctests (those of learning too after install-all)
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m 'not slow' $(ARGS)
+
+# Both have an environment of their own, made anew when a version moves; their machine code is kept there too.
+test-floors: $(FLOORS)/.installed ## a fast part of the tests at the lowest versions that pyproject.toml claims
+	@KVMGYM_CACHE_DIR=$(CURDIR)/$(FLOORS)/cache $(FLOORS)/bin/python -m pytest -q -p no:cacheprovider -m 'not slow' $(FLOOR_TESTS) $(ARGS)
+
+$(FLOORS)/.installed: pyproject.toml tools/floors.py
+	@echo "Installing the lowest versions into $(FLOORS) (once, about a minute)"
+	@rm -rf $(FLOORS) && $(PYTHON) -m venv $(FLOORS)
+	@$(FLOORS)/bin/python -m pip install -qq --disable-pip-version-check -e . \
+		$$(sed -n '/^pytest==/p; /^hypothesis==/p' constraints.txt) $$($(FLOORS)/bin/python tools/floors.py plots)
+	@touch $@
+
+test-rllib: $(RLLIB)/.installed ## the adapter of RLlib with the real one, which wants a Gymnasium of its own
+	@KVMGYM_CACHE_DIR=$(CURDIR)/$(RLLIB)/cache $(RLLIB)/bin/python -m pytest -q -p no:cacheprovider \
+		tests/adapters/test_adapters_rllib.py tests/adapters/test_adapters.py -k 'rllib or training' $(ARGS)
+
+$(RLLIB)/.installed: pyproject.toml constraints.txt
+	@echo "Installing Ray's RLlib and PyTorch into $(RLLIB) (once, a minute or two)"
+	@rm -rf $(RLLIB) && $(PYTHON) -m venv $(RLLIB)
+	@$(RLLIB)/bin/python -m pip install -qq --disable-pip-version-check -e . \
+		$$(sed -n 's/^ray==/ray[rllib]==/p; /^torch==/p; /^pytest==/p; /^hypothesis==/p' constraints.txt)
+	@touch $@
 
 check: lint docs-check ## lint, types, imports, generated docs, and every test
 	@$(BIN)/python -m pytest -q -n $(JOBS) $(ARGS)
@@ -63,7 +90,7 @@ docs-check: $(INSTALLED) ## check that the generated docs are up to date
 
 clean: ## remove caches and build output; .venv and results/ stay
 	@rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	@find . -path ./.venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -path ./.venv -prune -o -path './.venv-*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv too
-	@rm -rf .venv
+distclean: clean ## remove .venv and its like too
+	@rm -rf .venv $(FLOORS) $(RLLIB)

@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.distributions import Categorical
@@ -86,6 +88,14 @@ def masked(scores: torch.Tensor, masks: torch.Tensor) -> Categorical:
     return Categorical(logits=scores.masked_fill(~masks, -1e8))
 
 
+def elapsed_ns_of(info: dict[str, Any]) -> npt.NDArray[np.int64]:
+    """The simulated time that the step took in each row, [E]: that of a row which ended and began anew is in
+    final_info."""
+    if "final_info" not in info:
+        return np.asarray(info["elapsed_ns"])
+    return np.where(info["_final_info"], info["final_info"]["elapsed_ns"], info["elapsed_ns"])
+
+
 def main() -> None:
     args = parse_arguments()
     random.seed(args.seed)
@@ -132,7 +142,7 @@ def main() -> None:
             ended = terminated | truncated
             rewards[t] = torch.as_tensor(reward)
             dones[t] = torch.as_tensor(ended)
-            elapsed_ns[t] = torch.as_tensor(info["elapsed_ns"])
+            elapsed_ns[t] = torch.as_tensor(elapsed_ns_of(info))
             returns += reward
             finished += returns[ended].tolist()
             returns[ended] = 0

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from kvmgym.params import HaltPoll, Host, Scenario, Vm
-from kvmgym.params.errors import lookup
+from kvmgym.params.errors import integer, lookup
 from kvmgym.workloads import BY_NAME as WORKLOADS
 from kvmgym.workloads import guest_tasks
 
@@ -36,13 +36,13 @@ def host(pcpus: int, **fields: Any) -> Host:
 def guest(name: str, workload: str, vcpus: int, **fields: Any) -> Vm:
     """A VM that runs a workload, with as many guest tasks as that has; `fields` are further fields of Vm.
 
-    Errors: ValueError for an unknown workload.
+    Errors: ValueError for an unknown workload or an impossible number of vCPUs.
 
     >>> guest("vm", "hackbench", 12).tasks
     40
     """
     lookup("", "workload", workload, WORKLOADS)
-    chosen = WORKLOADS[workload]
+    chosen, vcpus = WORKLOADS[workload], integer("guest vcpus", vcpus, 1, 1024)
     return Vm(name, vcpus, chosen, **{"tasks": guest_tasks(chosen, vcpus), **fields})
 
 
@@ -53,6 +53,7 @@ def equal_vms(
 
     Errors: ValueError for an unknown workload.
     """
+    vms = integer("equal_vms vms", vms, 1, 1024)
     guests = tuple(guest(f"vm{i}", workload, vcpus, **fields) for i in range(vms))
     many = f"{vms} VMs" if vms > 1 else "1 VM"
     about = description or f"{many} of {vcpus} vCPUs on {pcpus} pCPUs: {WORKLOADS[workload].description}"
@@ -62,11 +63,13 @@ def equal_vms(
 def series(workload: str, vms: int) -> Scenario:
     """`vms` VMs of 16 vCPUs on 16 pCPUs, as in the published series for 2, 3 and 4 VMs.
 
-    Errors: ValueError for an unknown workload or fewer than 1 VM.
+    Errors: ValueError for an unknown workload or an impossible number of VMs.
 
     >>> series("dedup", 4).name, series("dedup", 4).vcpus
     ('dedup-4vm', 64)
     """
+    lookup("", "workload", workload, WORKLOADS)
+    vms = integer("series vms", vms, 1, 64)
     return equal_vms(f"{workload}-{vms}vm", workload, SERIES_PCPUS, vms, SERIES_PCPUS, TAGS.get(vms, "test"))
 
 

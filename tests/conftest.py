@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -11,3 +12,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("explore", derandomize=False, deadline=None, max_examples=1_000, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Long runs of the fuzz tests: `pytest tests/fuzz --fuzz-seconds 600`, for each test, with new cases each time."""
+    parser.addoption("--fuzz-seconds", type=float, default=0.0, metavar="N", help="fuzz each test for N seconds")

@@ -31,6 +31,10 @@ class KernelAgent(Agent):
         self.name = self.policy.name
         self._ask: Callable[[Policy], Any] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the environment: `bind` it again where it is unpickled."""
+        return {**self.__dict__, "_ask": None}
+
     def prepare(self, scenario: Scenario) -> Scenario:
         """The scenario with the policy's scheduler half and IPI tracking."""
         return self.policy.prepare(scenario)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from experiments.calibration.predictions import gain_text, misfits_section, predictions_section, ranking_section
 from experiments.calibration.rankings import sensitivity_section
 from kvmgym.cli.tables import markdown
+from kvmgym.files import read_json, write_atomically
 
 HERE = Path(__file__).parent
 STAGES = ("fit", "predict", "sensitivity")
@@ -22,7 +22,7 @@ Data = Mapping[str, Any]
 
 def load(folder: Path = HERE) -> dict[str, Any]:
     """The JSON of every stage, and what was frozen."""
-    return {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in (*STAGES, "frozen")}
+    return {name: read_json(folder / f"{name}.json") for name in (*STAGES, "frozen")}
 
 
 def report(data: Data) -> str:
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
         same = path.exists() and path.read_text(encoding="utf-8") == text
         print(f"{path}: {'up to date' if same else 'out of date: python -m experiments.calibration.analysis'}")
         return 0 if same else 1
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)
     print(path)
     try:
         from experiments.calibration import plots

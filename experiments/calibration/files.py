@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import kvmgym
-from kvmgym.core.jit import CACHE_DIR
-from kvmgym.files import write_atomically
+from kvmgym.files import to_json, write_atomically
 from kvmgym.measure.gains import Cell
+from kvmgym.measure.provenance import policies_digest
 
 
 def short(value: float) -> float:
@@ -41,7 +40,7 @@ def percent(cell: Cell) -> dict[str, float]:
 
 
 def version() -> dict[str, str]:
-    """Which code the numbers belong to: package, commit, whether the package differs from it, digest of the engine."""
+    """Which code the numbers belong to: package, commit, whether the package differs from it, digest of its sources."""
 
     def git(*words: str) -> str | None:
         command = ["git", "--no-optional-locks", "-C", str(Path(kvmgym.__file__).parent), *words]
@@ -50,7 +49,7 @@ def version() -> dict[str, str]:
 
     commit, changes = git("rev-parse", "--short", "HEAD"), git("status", "--porcelain", "--", ".")
     edited = "" if not changes else " with changes"
-    return {"kvmgym": kvmgym.__version__, "commit": f"{commit or 'unknown'}{edited}", "engine": CACHE_DIR.name}
+    return {"kvmgym": kvmgym.__version__, "commit": f"{commit or 'unknown'}{edited}", "engine": policies_digest()[:16]}
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
@@ -60,12 +59,12 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def compact(data: Any, indent: int = 0) -> str:
     """JSON with everything that fits on one line on one line."""
-    flat = json.dumps(data)
+    flat = to_json(data)
     if len(flat) + indent <= 116 or not isinstance(data, (dict, list)) or not data:
         return flat
     pad = " " * (indent + 1)
     if isinstance(data, dict):
-        items = [f"{json.dumps(key)}: {compact(value, indent + 1)}" for key, value in data.items()]
+        items = [f"{to_json(key)}: {compact(value, indent + 1)}" for key, value in data.items()]
         return "{\n" + ",\n".join(pad + item for item in items) + "\n" + " " * indent + "}"
     items = [compact(value, indent + 1) for value in data]
     return "[\n" + ",\n".join(pad + item for item in items) + "\n" + " " * indent + "]"

@@ -7,7 +7,6 @@ interruption, and writes a small JSON beside this file. `fit` also freezes the f
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.calibration import effect, rules, variants
 from experiments.calibration.files import percent, short, version, write_json
-from kvmgym.measure.compare import Run, Store, run_all
+from kvmgym.files import read_json
 from kvmgym.measure.gains import Cell, cells
 from kvmgym.measure.published import PUBLISHED
+from kvmgym.measure.store import Run, Store, run_all
 from kvmgym.measure.warmup import compile_once
 from kvmgym.params import Scenario
 from kvmgym.policies import BY_NAME as POLICY
@@ -130,7 +130,7 @@ def _factors(shootdowns: float, lock_ops: float) -> dict[str, float]:
 
 def _freeze(path: Path, factors: dict[str, dict[str, float]], refreeze: bool) -> None:
     if path.exists() and not refreeze:
-        old = json.loads(path.read_text(encoding="utf-8"))["factors"]
+        old = read_json(path)["factors"]
         if old != factors:
             raise ValueError(f"{path} = {old}: the fit now gives {factors}; --refreeze replaces what is frozen")
         return
@@ -212,7 +212,7 @@ def frozen(out: Path = HERE) -> dict[str, Any]:
     path = out / FROZEN
     if not path.exists():
         raise ValueError(f"{path}: not there; run `python -m experiments.calibration.sweep fit` first")
-    data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    data: dict[str, Any] = read_json(path)
     return data
 
 
@@ -238,6 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, console = _options(arguments), Console()
     store = Store(options.runs)
     store.open()
+    if store.bad:
+        console.print(store.left_out(), markup=False, highlight=False, soft_wrap=True)
     compile_once(console)
     code = version()
     for stage in SEEDS if options.stage == "all" else (options.stage,):

@@ -139,8 +139,8 @@ def _spec(scenario: str | Scenario, arguments: Mapping[str, Any]) -> Any:
     spec.kwargs = {"scenario": scenario, **{key: value for key, value in arguments.items() if key not in of_batch}}
     spec.max_episode_steps = arguments.get("max_episode_steps")
     try:
-        json.dumps(spec.kwargs)
-    except TypeError:
+        json.dumps(spec.kwargs, allow_nan=False)
+    except (TypeError, ValueError):
         return None
     return spec
 

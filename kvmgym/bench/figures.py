@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kvmgym.measure import provenance
 from kvmgym.params import Scenario
 from kvmgym.scenarios import equal_vms
 
@@ -18,10 +17,11 @@ MS = 1_000_000
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure. target: what it must reach, with its sense; met: whether it does (None: no target)."""
+    """One measured figure. value: None when what it needs is not installed; target: what it must reach, with its sense;
+    met: whether it does (None: no target)."""
 
     name: str
-    value: float
+    value: float | None
     unit: str
     target: str = ""
     met: bool | None = None
@@ -40,13 +40,8 @@ def at_most(name: str, value: float, unit: str, high: float, detail: str = "") -
 
 def machine() -> str:
     """The machine in words."""
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return f"{model}, {os.cpu_count()} CPUs, {platform.system()}, Python {platform.python_version()}"
+    found = provenance.machine()
+    return f"{found['cpu']}, {found['cpus']} CPUs, {found['system'].split()[0]}, Python {found['python']}"
 
 
 def scenario_of(pcpus: int, vms: int, vcpus: int) -> Scenario:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from kvmgym.cli.arguments import one_of
+from kvmgym.measure import agents
 from kvmgym.measure.compare import GROUPS, group_of, grouped
 from kvmgym.params import PLE_PRESETS, Scenario, Vm, Workload
 from kvmgym.policies import POLICIES, Policy
 from kvmgym.scenarios import SCENARIOS
 from kvmgym.workloads import WORKLOADS
 
-KINDS = ("policies", "workloads", "scenarios")
+KINDS = ("policies", "workloads", "scenarios", "agents")
 
 
 def add_list(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -25,12 +28,13 @@ def add_list(commands: Any, common: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
         "list",
         parents=[common],
-        help="show policies, workloads and scenarios",
+        help="show policies, workloads, scenarios and kinds of agents",
         description="Show the policies (year, source, what they see), workloads (rates a CPU-second, marks) and "
         "scenarios (host and VMs with the switches that are not at their default, tag) that the other commands take by "
-        "name. --json also has what the terminal has no room for.",
+        "name, and the installed kinds of agents. --json also has what the terminal has no room for.",
     )
-    command.add_argument("kind", nargs="?", choices=KINDS, help="one kind (default: all)")
+    command.add_argument("kind", nargs="?", metavar="KIND", type=one_of("kind", KINDS),
+                         help=f"{', '.join(KINDS)} (default: all)")  # fmt: skip
     command.set_defaults(run=run)
 
 
@@ -38,6 +42,7 @@ HEADINGS = {
     "policies": ("policy", "group", "year", "source", "sees", "what it does"),
     "workloads": ("workload", "kernel", "locks", "user locks", "shootdowns", "kicks", "halts", "KiB", "marks"),
     "scenarios": ("scenario", "host", "VMs", "tag", "about"),
+    "agents": ("agent", "package", "module"),
 }
 
 
@@ -50,7 +55,13 @@ def rows(kind: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         return HEADINGS[kind], [_policy_row(policy) for policy in grouped(POLICIES)]
     if kind == "workloads":
         return HEADINGS[kind], [_workload_row(work) for work in WORKLOADS]
+    if kind == "agents":
+        return HEADINGS[kind], [_agent_row(point) for point in agents.kinds().values()]
     return HEADINGS[kind], [_scenario_row(scenario) for scenario in SCENARIOS]
+
+
+def _agent_row(point: EntryPoint) -> tuple[str, ...]:
+    return point.name, f"{point.dist.name} {point.dist.version}" if point.dist else "-", point.value
 
 
 def _policy_row(policy: Policy) -> tuple[str, ...]:
@@ -125,7 +136,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
 def terminal_table(kind: str, found: list[dict[str, str]]) -> Table:
     """The rows without what a terminal has no room for: the file of a policy's source, what a workload's marks rest on,
     a scenario's description. Policies stand under their groups."""
-    title = "workloads, rates a CPU-second" if kind == "workloads" else kind
+    titles = {"workloads": "workloads, rates a CPU-second", "agents": "kinds of agents, for kvmgym train --kind"}
+    title = titles.get(kind, kind)
     if kind == "scenarios":
         common = [text for text in switches(SCENARIOS[0].host) if all(text in row["host"] for row in found)]
         title += f"; on all hosts: {', '.join(common)}" if common else ""

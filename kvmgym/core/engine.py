@@ -380,3 +380,9 @@ def settle_row(state: Bytes, static: Bytes, reset: int) -> None:
         account.reset(w)
     else:
         account.settle(w)
+
+
+@jit
+def answer_row(state: Bytes, static: Bytes, target: int) -> None:
+    """`answer` for one row of bytes."""
+    answer(carve(state, static), target)

@@ -1,113 +1,91 @@
-"""The one way a function of kvmgym is compiled.
+"""The one way a function of kvmgym is compiled, and where its machine code is kept.
 
-numba keys a cached function on its own file only, so an edit in another module would leave stale machine code behind.
-All of core/ therefore shares one cache folder whose name is a digest of every source in core/ and policies/ and of
-the versions that compile it: any edit starts a fresh folder. The compiled modules above core/ have a folder in it.
+All of core/ and policies/ shares one cache folder whose name is a digest of every source in them, at any depth, and of
+the versions that compile it: any edit starts a fresh folder, as numba by itself looks at a function's own file only.
+The compiled modules of env/ have a folder in it whose name is a digest of env/.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
 
+from kvmgym.core import cachedir, inner
+from kvmgym.core.codecache import CodeCache
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-
 _PACKAGE = Path(__file__).parent.parent
-_FACES = ("env/observation.py", "env/prefetch.py", "env/reward.py", "env/stepping.py")  # compiled modules above core/
 
 
-def _digest(files: Iterable[Path]) -> str:
-    sources = hashlib.sha256()
+def sources(package: Path, *names: str) -> list[Path]:
+    """Every Python file below the named folders of a package, and the named files."""
+    found = [file for name in names for file in (package / name).glob("**/*.py")]
+    return sorted([*found, *(package / name for name in names if (package / name).is_file())])
+
+
+def digest(package: Path, files: Iterable[Path]) -> str:
+    """A digest of the files, of their places in the package, and of the versions that compile them."""
+    total = hashlib.sha256()
     for source in files:
-        sources.update(source.relative_to(_PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
+        total.update(source.relative_to(package).as_posix().encode() + b"\0" + source.read_bytes() + b"\0")
     for version in (numba.__version__, np.__version__, sys.version):
-        sources.update(version.encode())
-    return sources.hexdigest()[:16]
+        total.update(version.encode())
+    return total.hexdigest()[:16]
 
 
-def _cache_root() -> Path:
-    named = os.environ.get("KVMGYM_CACHE_DIR")
-    if named:
-        return Path(named)
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "kvmgym"
+# What decides the machine code of the engine and the policies; CACHE_DIR.name tells one engine from another.
+DIGEST = digest(_PACKAGE, sources(_PACKAGE, "core", "policies", "codes.py"))
+CACHE_DIR, KEPT = cachedir.choose(DIGEST)
+FACES_DIR = CACHE_DIR / digest(_PACKAGE, sources(_PACKAGE, "env"))
+POLICIES_DIR = CACHE_DIR / "policies"
 
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.gettempdir()) / f"kvmgym-{os.getuid() if hasattr(os, 'getuid') else 0}" / folder.name
-
-
-CACHE_DIR = _writable(
-    _cache_root() / _digest(sorted([*_PACKAGE.glob("core/**/*.py"), *_PACKAGE.glob("policies/**/*.py")]))
-)
-FACES_DIR = CACHE_DIR / _digest(_PACKAGE / name for name in _FACES)
-_KEPT = 4  # cache folders of other versions that stay
-_FRESH_S = 86_400  # and those that somebody may be using
-
-
-def _prune() -> None:
-    """Remove the cache folders of versions that were not used lately."""
-    CACHE_DIR.touch()
-    others = [folder for folder in CACHE_DIR.parent.iterdir() if folder.is_dir() and folder != CACHE_DIR]
-    for folder in sorted(others, key=lambda folder: folder.stat().st_mtime)[:-_KEPT]:
-        if time.time() - folder.stat().st_mtime > _FRESH_S:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-with suppress(OSError):
-    _prune()
-
-
-@contextmanager
-def cached_in_own_folder(folder: Path = CACHE_DIR) -> Iterator[None]:
-    """While it is open, numba caches what is being defined in `folder`; users' own settings are kept otherwise."""
-    config: Any = numba.config
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(folder)
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
+inner.kept = KEPT
+if KEPT:
+    cachedir.prune(CACHE_DIR)
+    for _folder in (FACES_DIR, POLICIES_DIR):
+        with suppress(OSError):
+            _folder.mkdir(exist_ok=True)
 
 
 def jit(function: Function) -> Function:
-    """Compile in nopython mode, without the GIL, cached in CACHE_DIR; plain Python under NUMBA_DISABLE_JIT=1."""
-    with cached_in_own_folder():
-        compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return cast(Function, compiled)
+    """Compile in nopython mode, without the GIL, kept in CACHE_DIR; plain Python under NUMBA_DISABLE_JIT=1."""
+    return _compiled(function, CACHE_DIR)
 
 
 def face_jit(function: Function) -> Function:
-    """As `jit`, for the compiled modules above core/ (_FACES): cached in FACES_DIR, so that an edit there leaves the
-    engine's machine code as it is."""
-    with cached_in_own_folder(FACES_DIR):
-        compiled: Any = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    """As `jit`, for the compiled modules of env/: kept in FACES_DIR, so that an edit there leaves the engine's machine
+    code as it is."""
+    return _compiled(function, FACES_DIR)
+
+
+def _compiled(function: Function, folder: Path) -> Function:
+    if disabled():
+        return function
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "pipeline_class": inner.Pipeline}
+    compiled: Any = numba.njit(**options)(function)
+    compiled._cache = cache_of(function, folder)
     return cast(Function, compiled)
+
+
+def cache_of(function: Callable[..., Any], folder: Path) -> CodeCache:
+    """The cache of one function, by its name and its file. What has no file or a closure is not kept: neither tells
+    all that its code depends on."""
+    plain: Any = function
+    file = Path(plain.__code__.co_filename)
+    known = KEPT and plain.__closure__ is None and file.is_file()
+    name = f"{plain.__module__}.{plain.__qualname__}"
+    return CodeCache(folder if known else None, name, lambda: hashlib.sha256(file.read_bytes()).digest())
 
 
 def disabled() -> bool:
     """True under NUMBA_DISABLE_JIT=1: everything runs as plain Python."""
     config: Any = numba.config
     return bool(config.DISABLE_JIT)
-
-
-def is_compiled() -> bool:
-    """True when the machine code of the engine is already in CACHE_DIR, so that the next start is quick."""
-    return any(CACHE_DIR.rglob("engine.advance*.nbc"))

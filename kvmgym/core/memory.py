@@ -73,6 +73,8 @@ def view(state: npt.NDArray[np.uint8], static: npt.NDArray[np.uint8]) -> World:
 class Vector(types.Type):  # type: ignore[misc]
     """A bare pointer to records or numbers, as compiled code sees one part of a world."""
 
+    compiled_only = True
+
     def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
         super().__init__(name=f"Vector({dtype})")
@@ -80,6 +82,8 @@ class Vector(types.Type):  # type: ignore[misc]
 
 class WorldType(types.Type):  # type: ignore[misc]
     """A pointer to the pointers of all parts."""
+
+    compiled_only = True  # no Python object becomes one (core/inner.py)
 
     def __init__(self) -> None:
         super().__init__(name="World")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -75,3 +77,9 @@ class StaticRows:
         other.bytes = aligned_copy(self.bytes)
         other._places, other._used, other._free = dict(self._places), list(self._used), list(self._free)
         return other
+
+
+def writable(kept: dict[str, Any]) -> dict[str, Any]:
+    """The attributes of a pickle with copies of the arrays that may not be written: Ray hands those out."""
+    frozen = {n: a.copy() for n, a in kept.items() if isinstance(a, np.ndarray) and not a.flags.writeable}
+    return {**kept, **frozen}

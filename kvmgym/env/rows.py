@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,11 +17,11 @@ from kvmgym.core import engine, layout
 from kvmgym.core.memory import World, view
 from kvmgym.env import reward as rewards
 from kvmgym.env import stepping
-from kvmgym.env.buffers import Bytes, StaticRows, aligned_copy, widened, zeros
+from kvmgym.env.buffers import Bytes, StaticRows, aligned_copy, widened, writable, zeros
 from kvmgym.env.spaces import number_of_flat
 from kvmgym.params import Scenario
 from kvmgym.params.errors import MAX_NS, check, integer, lookup
-from kvmgym.policies import BY_NAME, Policy, PolicyFunction, as_policy
+from kvmgym.policies import Policy, PolicyFunction, as_policy
 from kvmgym.scenarios import BY_NAME as SCENARIOS
 from kvmgym.workloads import BY_NAME as WORKLOADS
 from kvmgym.world.blueprint import Blueprint
@@ -94,16 +93,19 @@ class Worlds:
         right = isinstance(others, (str, Policy)) or callable(others)
         check(right, "others", others, "a policy's name (kvmgym list policies), a Policy or a function")
         self.others = as_policy(others)
-        self.address = stepping.address_of(self.others)
         self.weights = rewards.weights(reward)
         self.privileged = privileged
         self.known: dict[Scenario, Blueprint] = {}
         self.generators = [np.random.default_rng() for _ in range(number)]
         self.blueprints: list[Blueprint | None] = [None] * number
+        self._asked: Policy | None = None  # whom `ask` has checked on these blueprints
         fixed = [source for source in self.sources if isinstance(source, Scenario)]
         widest = max((vm.vcpus for scenario in fixed for vm in scenario.vms), default=0)
         for scenario in fixed:
             self._controls(scenario)
+        for scenario in fixed[:1]:
+            self.others.check_on(self.blueprint(scenario))
+        self.address = stepping.address_of(self.others)
         check(max_vcpus is not None or len(fixed) == len(self.sources), "max_vcpus", max_vcpus,
               "the most vCPUs that a VM of the sampler's scenarios has")  # fmt: skip
         given = widest if max_vcpus is None else integer("max_vcpus", max_vcpus, 1, 1024)
@@ -170,6 +172,7 @@ class Worlds:
         check(len(chosen.vms) <= 62, "scenario vms", len(chosen.vms), "at most 62 VMs")
         controlled, blueprint = self._controls(chosen), self.blueprint(chosen)
         drawn = int(generator.integers(2**62)) if world_seed is None else world_seed
+        self.others.check_on(blueprint)
         state = blueprint.worlds([integer("world_seed", drawn, 0, 2**63 - 1)])[0]
         self._make_room(blueprint)  # from here on nothing is refused: the row's state and tables belong together
         row = self.rows[place]
@@ -177,6 +180,8 @@ class Worlds:
             self.statics.give_back(int(row[stepping.STATIC]))
         row[:] = 0
         row[stepping.STATIC] = self.statics.take(blueprint)
+        if self.blueprints[place] is not blueprint:
+            self._asked = None
         self.blueprints[place] = blueprint
         self.states[place, : state.size] = state
         self.others.install(self.world(place))
@@ -250,7 +255,12 @@ class Worlds:
         return ended
 
     def ask(self, policy: Policy, actions: npt.NDArray[np.int64]) -> None:
-        """Write what a compiled policy answers in each row's open exit."""
+        """Write what a compiled policy answers in each row's open exit. ValueError for a policy that does what it may
+        not (Policy.check_on)."""
+        if self._asked is not policy:
+            for blueprint in {id(each): each for each in self.blueprints if each is not None}.values():
+                policy.check_on(blueprint)
+            self._asked = policy
         shows = layout.SHOW_LAG * policy.needs_lag + layout.SHOW_GUEST * policy.privileged
         weights = np.zeros(layout.WEIGHTS)
         weights[: len(policy.weights)] = policy.weights
@@ -293,15 +303,13 @@ class Worlds:
         """Threads and compiled functions are made anew where it is unpickled."""
         kept = dict(self.__dict__)
         kept["pool"] = self.pool is not None
-        named = BY_NAME.get(self.others.name) is self.others
-        kept["others"] = self.others.name if named else replace(self.others)
+        kept["_asked"] = None
         kept["known"], kept["blueprints"] = {}, [None if b is None else b.scenario for b in self.blueprints]
         return kept
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        self.__dict__.update(kept)
+        self.__dict__.update(writable(kept))
         self.states, self.statics = aligned_copy(self.states), self.statics.copy()
-        self.others = as_policy(kept["others"])
         self.address = stepping.address_of(self.others)
         self.pool = ThreadPoolExecutor(len(self.parts)) if kept["pool"] else None
         self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in kept["blueprints"]]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
 from kvmgym.env import spaces, stepping
+from kvmgym.env.buffers import writable
 from kvmgym.env.reward import TERMS
 from kvmgym.env.rows import Source
 from kvmgym.env.vector import DURATION_NS, DirectedYieldVectorEnv
@@ -161,6 +162,9 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
     def close(self) -> None:
         """Stop what the environment holds."""
         self.worlds.close()
+
+    def __setstate__(self, kept: dict[str, Any]) -> None:
+        self.__dict__.update(writable(kept))
 
     def _observation(self) -> Any:
         flat = self.worlds.flat[0]

@@ -184,7 +184,8 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
             gain[1 + k] *= weights[k]
             total += gain[1 + k]
         gain[0] = total
-        before[:] = after
+        for k in range(sums):  # numba compiles `before[:] = after` for seconds: its error message formats shapes
+            before[k] = after[k]
         _tell(w, status, row, outs[e])
         ended += 1 if status != AT_DECISION else 0
     return ended

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from kvmgym.core import layout
 from kvmgym.env import spaces, stepping
+from kvmgym.env.buffers import writable
 from kvmgym.env.render import frame, picture
 from kvmgym.env.reward import TERMS
 from kvmgym.env.rows import Source, Worlds
@@ -220,7 +221,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         return {name: value for name, value in self.__dict__.items() if name not in _VIEWS}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        self.__dict__.update(kept)
+        self.__dict__.update(writable(kept))
         self._look_at_buffers()
 
     # --- inside -------------------------------------------------------------------------------------------------------

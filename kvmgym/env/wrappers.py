@@ -63,7 +63,7 @@ class VectorSemiMarkovDiscount(gym.vector.VectorWrapper, RecordConstructorArgs):
     """SemiMarkovDiscount for a batch: infos["discount"] and infos["reward_scale"], float64 [E].
 
     They belong to the rewards of the same step. With "same_step" a finished row's are those of the episode that ended;
-    with "next_step" the step that begins a row anew has 1.
+    with "next_step" the step that begins a row anew has 1. autoreset_mode: the batch's.
     """
 
     def __init__(self, env: AnyVectorEnv, tau_ns: float, gamma: float = float(np.exp(-1)), scale_reward: bool = False):
@@ -73,7 +73,8 @@ class VectorSemiMarkovDiscount(gym.vector.VectorWrapper, RecordConstructorArgs):
         self.scale_reward = scale_reward
         self._scale = np.ones(env.num_envs)
         self._begins = np.zeros(env.num_envs, np.bool_)  # rows that the next step begins anew
-        self._next_step = env.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP
+        self.autoreset_mode = env.metadata.get("autoreset_mode")
+        self._next_step = self.autoreset_mode == AutoresetMode.NEXT_STEP
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin episodes, in the rows of options["reset_mask"] if it is given."""
@@ -136,12 +137,16 @@ class DictMask(AnyWrapper, RecordConstructorArgs):
 
 
 class VectorDictMask(gym.vector.VectorWrapper, RecordConstructorArgs):  # type: ignore[type-arg]
-    """DictMask for a batch: masks [E, A]; with "same_step" those in infos["final_obs"] are the last ones."""
+    """DictMask for a batch: masks [E, A]; with "same_step" those in infos["final_obs"] are the last ones.
+
+    autoreset_mode: the batch's, which libraries ask wrappers for.
+    """
 
     def __init__(self, env: AnyVectorEnv, key: str | None = "observation", mask_dtype: str = "int8"):
         RecordConstructorArgs.__init__(self, key=key, mask_dtype=mask_dtype)
         super().__init__(env)
         self.key, self.mask_dtype = key, mask_dtype
+        self.autoreset_mode = env.metadata.get("autoreset_mode")
         single = _masked_space(env.single_observation_space, env.single_action_space, key, mask_dtype)
         self.single_observation_space = single
         self.observation_space = batch_space(single, env.num_envs)

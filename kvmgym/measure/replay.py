@@ -103,7 +103,7 @@ def replay(
     ask.weights[: len(chosen.weights)] = chosen.weights
     attempts: list[tuple[int, int, int]] = []
     while ask.open:
-        target = int(chosen.function(vm, vcpus, me, ask))
+        target = chosen.answer(vm, vcpus, ask)
         if not kvm.acceptable(ask, vcpus, target):
             kvm.end_spin(ask, vcpus[me])
             break

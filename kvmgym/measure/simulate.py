@@ -59,6 +59,7 @@ def simulate_batch(
     wanted = chosen.prepare(blueprint.scenario)
     if wanted is not blueprint.scenario:
         blueprint = Blueprint(wanted, blueprint.trace_rows)
+    chosen.check_on(blueprint)
     rows = blueprint.worlds(seeds)
     for row in rows:
         chosen.install(view(row, blueprint.static))

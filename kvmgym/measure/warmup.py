@@ -1,4 +1,4 @@
-"""Compile the engine before the first simulation, with a message."""
+"""Compile the engine before the first simulation or episode, with a spinner where something is compiled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 
 from rich.console import Console
 
-from kvmgym.core.jit import is_compiled
+from kvmgym.core.notes import told_of_compiling
+from kvmgym.env.single import DirectedYieldEnv
 from kvmgym.measure.simulate import simulate
 from kvmgym.params import Branch, Choose, Compute, Dist, Host, Lock, LockSpec, Ops, Role, Scenario, Unlock, Vm, Workload
 
@@ -25,17 +26,35 @@ _TINY = Workload(
     ),
     locks=(LockSpec("a"),),
 )
+_SCENARIO = Scenario("tiny", Host(pcpus=2), (Vm("a", 2, _TINY), Vm("b", 2, _TINY)))
 
 
-def compile_once(console: Console) -> float:
-    """Make sure that the engine's machine code is there; the first time after an installation or an edit takes half a
-    minute or more and says so. Returns the seconds it took."""
+def compile_once(console: Console, environment: bool = False) -> float:
+    """Make sure that the engine's machine code is there, and with `environment` that of reset and step. The first time
+    after an installation or an edit takes half a minute and says so. Returns the seconds it took."""
     began = time.perf_counter()
-    scenario = Scenario("tiny", Host(pcpus=2), (Vm("a", 2, _TINY), Vm("b", 2, _TINY)))
-    if is_compiled():
-        simulate(scenario, "legacy", duration_ns=1000, warmup_ns=0)
-    else:
-        with console.status("compiling the engine, once for this installation (about a minute) …"):
-            simulate(scenario, "legacy", duration_ns=1000, warmup_ns=0)
+    status = console.status("compiling the engine, once for this installation (about half a minute) …")
+    compiled: list[bool] = []
+
+    def compiling() -> None:
+        if not compiled:
+            compiled.append(True)
+            status.start()
+
+    try:
+        with told_of_compiling(compiling):
+            simulate(_SCENARIO, "legacy", duration_ns=1000, warmup_ns=0)
+            if environment:
+                _take_a_step()
+    finally:
+        status.stop()
+    if compiled:
         console.print(f"compiled the engine in {time.perf_counter() - began:.0f} s; later starts take under 2 s")
     return time.perf_counter() - began
+
+
+def _take_a_step() -> None:
+    env = DirectedYieldEnv("shootdowns-small", duration_ns=2_000_000)
+    env.reset(seed=0)
+    env.step(env.worlds.max_vcpus)
+    env.close()

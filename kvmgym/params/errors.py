@@ -5,21 +5,64 @@ Every class of kvmgym.params calls these from ``__post_init__``; the CLI reuses 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any, NoReturn
 
 import numpy as np
 
 MAX_NS = 10**15  # eleven days: sums of many such times stay far inside int64
+SHOWN = 60  # characters of a value in a message
+_DIGITS = 40  # an integer with more is told by their number: Python refuses to print those of more than 4300
+_LISTED = 30  # allowed names in a message
+_INNER = Repr()  # shortens as it goes along, so that a huge value costs no more than a small one
+_INNER.maxlevel = 4
+_INNER.maxlist = _INNER.maxtuple = _INNER.maxdict = _INNER.maxset = _INNER.maxfrozenset = 8
+_INNER.maxstring = _INNER.maxother = 4 * SHOWN
+
+
+def shorten(text: str, most: int = SHOWN) -> str:
+    """The text on one line, without control characters, its middle cut out beyond `most` characters.
+
+    >>> shorten("a\\nb"), shorten("0123456789", 8)
+    ('a\\\\nb', '012...89')
+    """
+    if len(text) > 4 * most:
+        text = text[: 2 * most] + text[-2 * most :]  # escaping makes it longer, never shorter
+    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    kept = most - 3
+    return plain if len(plain) <= most else f"{plain[: -(-kept // 2)]}...{plain[-(kept // 2) :]}"
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its repr, on one line, of at most SHOWN characters.
+
+    >>> shown(0), shown("x" * 1000), shown(10**5000)
+    ('0', "'xxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxx'", 'an integer of about 5001 digits')
+    """
+    if isinstance(value, int) and not -(10**_DIGITS) < value < 10**_DIGITS:
+        return f"an integer of about {int(value.bit_length() * math.log10(2)) + 1} digits"
+    try:
+        text = _INNER.repr(value)
+    except Exception:  # a user's own class may do anything here; the message has to come out all the same
+        text = f"an object of type {type(value).__name__}"
+    return shorten(" ".join(text.split()))
+
+
+def quoted(name: object) -> str:
+    """A name as messages show it: in double quotes, on one line, shortened; anything but a text as `shown`."""
+    return f'"{shorten(name, SHOWN - 2)}"' if isinstance(name, str) else shown(name)
 
 
 def fail(path: str, value: object, allowed: str) -> NoReturn:
     """Raise ``ValueError("Host.pcpus = 0: must be 1 to 512")``.
 
-    path: the field, as "Host.pcpus"; value: what was given; allowed: the rest of the sentence "must be ...".
+    path: the field, as "Host.pcpus"; value: what was given, shortened by `shown`; allowed: the rest of the sentence
+    "must be ...".
     """
-    raise ValueError(f"{path} = {value!r}: must be {allowed}")
+    raise ValueError(f"{path} = {shown(value)}: must be {allowed}")
 
 
 def check(condition: bool, path: str, value: object, allowed: str) -> None:
@@ -37,19 +80,21 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     'did you mean "dedup"? allowed: dedup, vips'
     """
     names = list(allowed)
-    listed = f"allowed: {', '.join(names)}" if names else "there are none"
-    close = get_close_matches(name, names, n=1)
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    listed = f"allowed: {', '.join(names[:_LISTED])}{more}" if names else "there are none"
+    close = get_close_matches(name, names, n=1) if len(name) <= 4 * SHOWN else []
     return f'did you mean "{close[0]}"? {listed}' if close else listed
 
 
-def lookup(path: str, what: str, name: str, allowed: Collection[str]) -> None:
+def lookup(path: str, what: str, name: object, allowed: Collection[str]) -> None:
     """Raise ValueError ``<path>: unknown lock "mmm": did you mean "mm"? allowed: mm`` unless the name is allowed.
 
-    An empty path leaves the first part out.
+    An empty path leaves the first part out. What is no text is no allowed name.
     """
-    if name not in allowed:
+    if not isinstance(name, str) or name not in allowed:
         where = f"{path}: " if path else ""
-        raise ValueError(f'{where}unknown {what} "{name}": {nearest(name, allowed)}')
+        near = nearest(name if isinstance(name, str) else "", allowed)
+        raise ValueError(f"{where}unknown {what} {quoted(name)}: {near}")
 
 
 def integer(path: str, value: object, low: int, high: int) -> int:
@@ -61,10 +106,10 @@ def integer(path: str, value: object, low: int, high: int) -> int:
 
 def number(path: str, value: object, low: float, high: float, above: bool = False) -> float:
     """The value as a float in [low, high], or in (low, high] with above=True, or ValueError."""
-    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        found = float(value)
-        if low <= found <= high and not (above and found == low):
-            return found
+    right = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    # Compared before it becomes a float: a huge integer cannot.
+    if right and low <= value <= high and not (above and value == low):  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
     fail(path, value, f"above {low:g} and at most {high:g}" if above else f"{low:g} to {high:g}")
 
 

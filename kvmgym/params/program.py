@@ -15,6 +15,8 @@ from kvmgym.params.dist import Dist
 from kvmgym.params.errors import check, flags, instances, integers, names, numbers, sequence
 from kvmgym.params.switches import check_switches, switch
 
+MOST_NESTED = 32  # Repeat and Choose inside each other; walks over programs recurse this deep
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -196,6 +198,23 @@ def walk(phases: tuple[Phase, ...], path: str) -> Iterator[tuple[str, Phase]]:
         elif isinstance(phase, Choose):
             for number, branch in enumerate(phase.branches):
                 yield from walk(branch.phases, f"{here}.branches[{number}].phases")
+
+
+def nested(phases: tuple[Phase, ...]) -> int:
+    """How many Repeat and Choose are inside each other, 0 without any; counts to MOST_NESTED + 1 at most."""
+    level: list[tuple[Phase, ...]] = [phases]
+    for depth in range(MOST_NESTED + 1):
+        inner = [block for block in level for phase in block for block in _blocks(phase)]
+        if not inner:
+            return depth
+        level = inner
+    return MOST_NESTED + 1
+
+
+def _blocks(phase: Phase) -> tuple[tuple[Phase, ...], ...]:
+    if isinstance(phase, Choose):
+        return tuple(branch.phases for branch in phase.branches)
+    return (phase.phases,) if isinstance(phase, Repeat) else ()
 
 
 def can_take_no_time(phases: tuple[Phase, ...]) -> bool:

@@ -11,6 +11,7 @@ from typing import NoReturn
 from kvmgym.codes import SPIN_KINDS
 from kvmgym.params import errors
 from kvmgym.params.program import (
+    MOST_NESTED,
     Barrier,
     Block,
     Choose,
@@ -22,6 +23,7 @@ from kvmgym.params.program import (
     Shootdown,
     Unlock,
     can_take_no_time,
+    nested,
     walk,
 )
 
@@ -52,6 +54,8 @@ class ProgramCheck:
         """Raise ValueError at the first fault."""
         for number, program in enumerate(self.programs):
             path = f"{self.path}.roles[{number}].program"
+            if nested(program) > MOST_NESTED:
+                _fail(path, f"more than {MOST_NESTED} repeats and choices inside each other")
             for here, phase in walk(program, path):
                 for what in self.known:
                     if hasattr(phase, what):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from kvmgym.params import toml
 from kvmgym.params.dist import scale_fields
-from kvmgym.params.errors import check, instances, integer, names, sequence, texts, unique
+from kvmgym.params.errors import check, instances, integer, names, sequence, shorten, texts, unique
 from kvmgym.params.host import Host
 from kvmgym.params.vm import HostTask, Vm
 from kvmgym.params.workload import Workload
+
+MAX_BYTES = 4_000_000  # of a file: several times the largest scenario that there can be
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,16 @@ class Scenario:
 
         Errors: ValueError naming the file, the key and what is allowed; OSError when the file cannot be read.
         """
+        file = shorten(str(path), 200)
+        with open(path, "rb") as opened:
+            content = opened.read(MAX_BYTES + 1)  # a device may have no end
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"{file}: too long: must be a scenario of at most {MAX_BYTES:,} bytes")
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = content.decode("utf-8").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8: {error}") from error
-        return cls.from_toml_text(text, workloads, str(path))
+            raise ValueError(f"{file}: not UTF-8: {error.reason} at byte {error.start}") from None
+        return cls.from_toml_text(text, workloads, file)
 
     @classmethod
     def from_toml_text(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from kvmgym.params.dist import DIST_KINDS, Dist
-from kvmgym.params.errors import nearest
+from kvmgym.params.errors import nearest, quoted, shorten, shown
 from kvmgym.params.program import PHASES
 from kvmgym.params.workload import Workload
 
@@ -40,8 +40,15 @@ def parse(cls: type[T], text: str, workloads: Mapping[str, Workload], file: str)
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file}: not TOML: {error}") from error
-    return typing.cast(T, _Reader(file, dict(workloads)).scenario(cls, data))
+        raise ValueError(f"{file}: not TOML: {shorten(str(error), 200)}") from error
+    except ValueError:  # Python reads integers of up to 4300 digits
+        raise ValueError(f"{file}: not TOML: a number of too many digits") from None
+    except RecursionError:
+        raise ValueError(f"{file}: not TOML: arrays or tables nested too deep") from None
+    try:
+        return typing.cast(T, _Reader(file, dict(workloads)).scenario(cls, data))
+    except RecursionError:
+        raise ValueError(f"{file}: phases nested too deep") from None
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -150,7 +157,7 @@ class _Reader:
     def table(self, cls: type[Any], data: Any, path: str, skip: str = "") -> Any:
         """A dataclass from a TOML table; the key `skip` is allowed and left alone."""
         if not isinstance(data, dict):
-            self.fail(f"{path} = {data!r}: must be a table")
+            self.fail(f"{path} = {shown(data)}: must be a table")
         fields = {_key(field): field for field in dataclasses.fields(cls)}
         self.known_keys(data, (*fields, skip) if skip else tuple(fields), path)
         for key, field in fields.items():
@@ -164,7 +171,7 @@ class _Reader:
     def known_keys(self, data: Mapping[str, Any], allowed: tuple[str, ...], path: str) -> None:
         for key in data:
             if key not in allowed:
-                self.fail(f'unknown key "{_join(path, key)}": {nearest(key, allowed)}')
+                self.fail(f"unknown key {quoted(_join(path, key))}: {nearest(key, allowed)}")
 
     def build(self, make: Callable[[], Any], path: str) -> Any:
         """Call a constructor; its ValueError gets the file and the key path in front."""
@@ -175,7 +182,7 @@ class _Reader:
 
     def array(self, value: Any, path: str) -> list[Any]:
         if not isinstance(value, list):
-            self.fail(f"{path} = {value!r}: must be an array")
+            self.fail(f"{path} = {shown(value)}: must be an array")
         return value
 
     def value(self, hint: Any, value: Any, path: str) -> Any:
@@ -199,7 +206,7 @@ class _Reader:
         right = isinstance(value, (int, float) if kind is float else kind)
         if not right or (isinstance(value, bool) and kind is not bool):
             words = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}
-            self.fail(f"{path} = {value!r}: must be {words[kind]}")
+            self.fail(f"{path} = {shown(value)}: must be {words[kind]}")
         return value
 
     def tagged(
@@ -207,10 +214,10 @@ class _Reader:
     ) -> Any:
         """A table whose key "kind" says what to make of the rest."""
         if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
-            self.fail(f'{path} = {value!r}: must be a table with a "kind" of {", ".join(kinds)}')
+            self.fail(f'{path} = {shown(value)}: must be a table with a "kind" of {", ".join(kinds)}')
         kind = value["kind"]
         if kind not in kinds:
-            self.fail(f'{path}: unknown kind "{kind}": {nearest(kind, kinds)}')
+            self.fail(f"{path}: unknown kind {quoted(kind)}: {nearest(kind, kinds)}")
         return make(kind, {key: item for key, item in value.items() if key != "kind"})
 
     def dist(self, kind: str, data: dict[str, Any], path: str) -> Dist:
@@ -227,5 +234,5 @@ class _Reader:
         """A workload by its name."""
         name = self.scalar(str, value, path)
         if name not in self.workloads:
-            self.fail(f'{path}: unknown workload "{name}": {nearest(name, self.workloads)}')
+            self.fail(f"{path}: unknown workload {quoted(name)}: {nearest(name, self.workloads)}")
         return self.workloads[name]

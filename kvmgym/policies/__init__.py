@@ -9,37 +9,24 @@ the index to try, or NONE (-1) to let the spinner go on. It may write to nothing
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from types import MappingProxyType
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, lru_cache
+from types import FunctionType, MappingProxyType
 from typing import Any
 
-import numba
-from numba import types
-
-from kvmgym.core.jit import cached_in_own_folder, disabled
-from kvmgym.core.layout import ASK, SHOW_GUEST, SHOW_LAG, VCPU, VM, WEIGHTS
+from kvmgym.core.jit import disabled
+from kvmgym.core.layout import SHOW_GUEST, SHOW_LAG, WEIGHTS
 from kvmgym.core.records import PolicyFunction as PolicyFunction
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check, lookup
 from kvmgym.policies import bounds, heuristics, kernel, simple
+from kvmgym.policies.checked import Checker, check_on
+from kvmgym.policies.compiled import SIGNATURE as SIGNATURE
+from kvmgym.policies.compiled import compile_policy
+from kvmgym.policies.digest import PACKAGE, plain_of, reach
+from kvmgym.world.blueprint import Blueprint
 
-SIGNATURE = types.int64(
-    numba.from_dtype(VM), types.Array(numba.from_dtype(VCPU), 1, "C"), types.int64, numba.from_dtype(ASK)
-)
-
-
-class _Address(types.WrapperAddressProtocol):  # type: ignore[misc]
-    """A compiled policy as numba passes it: a first-class function, so that the engine is compiled once for all."""
-
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
-
-    def __wrapper_address__(self) -> int:
-        return int(self.compiled.address)
-
-    def signature(self) -> Any:
-        return SIGNATURE
+_CHECKED: set[tuple[Any, ...]] = set()
 
 
 # Groups of policies, in the order of tables, with their headings.
@@ -78,6 +65,23 @@ class Policy:
             object.__setattr__(self, "group", "bounds" if self.privileged else "others")
         check(self.group in GROUPS, "Policy.group", self.group, f"one of {', '.join(GROUPS)}")
         check(len(self.weights) <= WEIGHTS, "Policy.weights", self.weights, f"at most {WEIGHTS} numbers")
+        right = isinstance(plain_of(self.function), FunctionType)
+        check(right, "policy", self.function, "a policy's name (kvmgym list policies), a Policy or a Python function")
+        if self._is_own:
+            return
+        reads = reach(self.function).names
+        if "lag_ns" in reads:
+            object.__setattr__(self, "needs_lag", True)
+        if "waits_for" in reads and not self.privileged:
+            raise ValueError(
+                f"policy {self.name!r} reads ask.waits_for, which no host can see: it must be privileged, as in "
+                "custom(function, privileged=True) or Policy(..., privileged=True)"
+            )
+
+    @property
+    def _is_own(self) -> bool:
+        """The function is part of this package, and tested with it."""
+        return str(plain_of(self.function).__module__).split(".")[0] == PACKAGE
 
     def prepare(self, scenario: Scenario) -> Scenario:
         """The scenario with what belongs to the policy switched on in it."""
@@ -96,17 +100,43 @@ class Policy:
         world.ask["weights"] = 0.0
         world.ask["weights"][0, : len(self.weights)] = self.weights
 
+    def check_on(self, blueprint: Blueprint) -> None:
+        """Let a user's own function decide under watch at some decisions of the scenario, once a process for each
+        digest of it and set of VM sizes. ValueError, with the line, for what it may not do."""
+        if self._is_own:
+            return
+        now = reach(self.function).digest
+        if self.__dict__.setdefault("_digest", now) != now:  # a global or a helper is not what it was
+            self.__dict__["_digest"] = now
+            self.__dict__.pop("engine_function", None)
+        sizes = frozenset(vm.vcpus for vm in blueprint.scenario.vms)
+        key = now, self.needs_lag, self.privileged, self.weights, sizes
+        if key not in _CHECKED:
+            shows = int(SHOW_LAG * self.needs_lag + SHOW_GUEST * self.privileged)
+            check_on(blueprint, Checker(self.name, self.function), shows, self.weights)
+            _CHECKED.add(key)
+
+    def answer(self, vm: Any, vcpus: Any, ask: Any) -> int:
+        """What the policy answers in plain Python, which for a user's own function is checked as in `check_on`."""
+        if self._is_own:
+            return int(self.function(vm, vcpus, ask.me, ask))
+        return Checker(self.name, self.function).answer(vm, vcpus, ask)
+
+    def __reduce__(self) -> Any:
+        """A policy of the table goes by its name, another without its machine code, an address in this process."""
+        if BY_NAME.get(self.name) is self:
+            return as_policy, (self.name,)
+        own = {field.name for field in fields(self)}
+        return _unpickled, ({name: value for name, value in self.__dict__.items() if name in own},)
+
     @cached_property
     def engine_function(self) -> Any:
         """What the engine calls: compiled to SIGNATURE, or the plain function under NUMBA_DISABLE_JIT=1."""
-        plain: Any = getattr(self.function, "py_func", self.function)
-        if disabled():
-            return plain
-        with cached_in_own_folder():
-            try:
-                return _Address(numba.cfunc(SIGNATURE, cache=True)(plain))
-            except RuntimeError:  # numba cannot cache what has no file (typed at a prompt)
-                return _Address(numba.cfunc(SIGNATURE)(plain))
+        return plain_of(self.function) if disabled() else compile_policy(self.name, self.function)
+
+
+def _unpickled(state: dict[str, Any]) -> Policy:
+    return Policy(**state)
 
 
 def linear(weights: Mapping[str, float], name: str = "linear") -> Policy:
@@ -322,16 +352,25 @@ POLICIES: tuple[Policy, ...] = (
 BY_NAME: Mapping[str, Policy] = MappingProxyType({policy.name: policy for policy in POLICIES})
 
 
-def custom(function: PolicyFunction, name: str | None = None) -> Policy:
-    """A user's own function as a Policy; its name is the function's unless given."""
-    plain: Any = getattr(function, "py_func", function)
-    return Policy(name or str(plain.__name__), function, "-", "user", "what it reads", plain.__doc__ or "")
+def custom(function: PolicyFunction, name: str | None = None, *, privileged: bool = False) -> Policy:
+    """A user's own function as a Policy; its name is the function's unless given. A function that reads vcpu.lag_ns has
+    it filled. ValueError for one that reads ask.waits_for and is not `privileged`."""
+    plain: Any = plain_of(function)
+    called = name or str(getattr(plain, "__name__", "policy"))
+    return Policy(called, function, "-", "user", "what it reads", plain.__doc__ or "", privileged=privileged)
+
+
+@lru_cache(maxsize=64)  # so that a function that is given at every step is looked at and compiled once
+def _custom(function: PolicyFunction) -> Policy:
+    return custom(function)
 
 
 def as_policy(policy: str | Policy | PolicyFunction) -> Policy:
     """A Policy from a name of the table, a Policy, or a plain or njit function. ValueError for an unknown name."""
     if isinstance(policy, Policy):
         return policy
+    if isinstance(plain_of(policy), FunctionType):
+        return _custom(policy)  # type: ignore[arg-type]
     if not isinstance(policy, str):
         return custom(policy)
     lookup("", "policy", policy, BY_NAME)

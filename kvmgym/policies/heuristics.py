@@ -7,7 +7,6 @@ give up once the three tries are used up. Ties go to the lowest index unless a p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from kvmgym.codes import places
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
 from kvmgym.core.records import Ask, Vcpus, Vm, int64
+from kvmgym.files import read_json, to_json, write_atomically
 from kvmgym.params.errors import check, lookup, number
 from kvmgym.policies.kernel import awaits_ack, is_ipi_receiver, may_try
 
@@ -187,12 +187,12 @@ def linear_weights(weights: Mapping[str, float]) -> tuple[float, ...]:
 
 def load_weights(path: str | Path) -> dict[str, float]:
     """Weights by name from a JSON file. ValueError for anything but an object of known names and numbers."""
-    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    found = read_json(path)
     check(isinstance(found, dict), "weights", found, "an object of names and numbers")
     return dict(zip(NAMES, linear_weights(found), strict=True))
 
 
 def save_weights(path: str | Path, weights: Mapping[str, float]) -> None:
     """Write weights by name to a JSON file, every name with its value."""
-    text = json.dumps(dict(zip(NAMES, linear_weights(weights), strict=True)), indent=2)
-    Path(path).write_text(f"{text}\n", encoding="utf-8")
+    text = to_json(dict(zip(NAMES, linear_weights(weights), strict=True)), indent=2)
+    write_atomically(path, f"{text}\n")

@@ -42,6 +42,7 @@ NEEDS = {
     "pettingzoo": "pettingzoo",
     "rllib": "gymnasium",
     "training": "torch ray.rllib",
+    "torchrl": "torchrl",
     "minari": "minari h5py",
 }
 SLOW = ("training",)  # Ray takes seconds to start

@@ -1,11 +1,11 @@
 """Agents: the kernel's policies through Gymnasium are bit for bit the compiled ones, heuristics on observations are the
 compiled rules, evaluation is simulation, and trained agents stand beside policies."""
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import gymnasium as gym
@@ -15,17 +15,19 @@ import pytest
 from digests import booted, digest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from kinds import BARE, COUNTED, install
 from kvmgym_agents import KernelAgent
 from kvmgym_agents.heuristics import HEURISTICS, Clairvoyant, LongestWaiting, NoYield, RandomAgent, RoundRobin
 from strategies import many, policies, scenarios, seeds
 
 from kvmgym import DirectedYieldEnv, DirectedYieldVectorEnv
-from kvmgym.cli import compare, main
+from kvmgym.cli import main
 from kvmgym.core.memory import POINTERS, view
 from kvmgym.env.observation import PRIVILEGED, VCPU_FIELDS
-from kvmgym.measure.compare import Run, Store, run_all, summarise
+from kvmgym.measure import agents
 from kvmgym.measure.evaluate import evaluate
 from kvmgym.measure.simulate import advance
+from kvmgym.measure.store import Run, Store, run_all, summarise
 from kvmgym.policies import BY_NAME as POLICY
 from kvmgym.policies import POLICIES
 from kvmgym.scenarios import BY_NAME as SCENARIO
@@ -280,23 +282,15 @@ QUICK = ["--scenarios", "dedup-small", "--seeds", "2", "--duration", "0.006", "-
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
     """A folder of a trained agent, runs/my-ppo, which acts as longest-waiting; the evaluations of it are counted."""
-    module = types.ModuleType("fake_agents")
-    module.load = lambda folder: LongestWaiting()
-    module.calls = []
-    monkeypatch.setitem(sys.modules, "fake_agents", module)
-    monkeypatch.setattr(kvmgym_agents, "KINDS", {"fake": ("fake_agents", "train"), "bare": ("no_such_torch", "train")})
-    real = kvmgym_agents.evaluate
-
-    def counted(*what, **how):
-        module.calls.append(what[2])
-        return real(*what, **how)
-
-    monkeypatch.setattr(kvmgym_agents, "evaluate", counted)
+    modules = {"counted_agents": COUNTED, "bare_agents": BARE}
+    install(tmp_path / "site", monkeypatch, modules, {"fake": "counted_agents", "bare": "bare_agents"})
     folder = tmp_path / "runs" / "my-ppo"
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text('{"kind": "fake"}')
     (folder / "weights.safetensors").write_bytes(b"1")
-    return folder, module.calls
+    yield folder, importlib.import_module("counted_agents").calls
+    for name in modules:
+        sys.modules.pop(name, None)
 
 
 def test_compare_puts_a_trained_agent_beside_the_policies(fake, tmp_path, capsys):
@@ -309,22 +303,22 @@ def test_compare_puts_a_trained_agent_beside_the_policies(fake, tmp_path, capsys
     assert data["policies"][-1] == {"policy": "my-ppo", "year": "-", "group": "learned", "source": "trained agent"}
     cells = {cell.pop("policy"): cell for cell in data["cells"]}
     assert cells["my-ppo"] == cells["longest-waiting"] != cells["legacy"]
-    assert calls == [[0, 1]]
+    assert calls == [2]
 
 
 def test_an_agents_finished_runs_are_kept_by_its_weights(fake, tmp_path):
     folder, calls = fake
     arguments = ["compare", *QUICK, "--policies", "none", "--out", str(tmp_path / "out"), "--agent", str(folder)]
     assert main.main(arguments) == main.main(arguments) == 0
-    assert calls == [[0, 1]]
+    assert calls == [2]
     arguments[arguments.index("--seeds") + 1] = "3"
     assert main.main(arguments) == 0
-    assert calls == [[0, 1], [2]]
+    assert calls == [2, 1]
     (folder / "checkpoint.safetensors").write_text("changes nothing")
     assert main.main(arguments) == 0 and len(calls) == 2
     (folder / "weights.safetensors").write_bytes(b"2")
     assert main.main(arguments) == 0
-    assert calls == [[0, 1], [2], [0, 1, 2]]
+    assert calls == [2, 1, 3]
 
 
 def test_many_policies_have_their_agents_in_a_group_of_their_own(fake, tmp_path, capsys):
@@ -360,7 +354,7 @@ def test_runs_of_agents_and_policies_come_back_in_their_order(fake, tmp_path):
         ("[" * 100_000, "settings.json: damaged"),
         ("[]", 'must be an object with a "kind"'),
         ('{"kind": 3}', 'must be an object with a "kind"'),
-        ('{"kind": "os.system"}', 'unknown kind of agent "os.system": allowed: fake, bare'),
+        ('{"kind": "os.system"}', 'unknown kind of agent "os.system": allowed: bare, fake'),
         ('{"kind": "bare"}', "needs no_such_torch, which is not installed: pip install 'kvmgym[train]'"),
     ],
     ids=["none", "torn", "deep", "list", "number", "unknown", "bare"],
@@ -376,6 +370,14 @@ def test_a_folder_that_holds_no_agent_is_one_clear_error(fake, tmp_path, capsys,
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_of_an_impossible_size_are_not_read(fake, capsys):
+    folder, _ = fake
+    with open(folder / "settings.json", "r+b") as file:
+        file.truncate(10**12)  # a hole: nothing on the disk, more than memory
+    assert main.main(["compare", *QUICK, "--agent", str(folder)]) == 2
+    assert "settings.json: larger than 16777216 bytes" in capsys.readouterr().err
+
+
 def test_an_agent_may_not_have_the_name_of_a_policy(fake, tmp_path, capsys):
     folder, _ = fake
     taken = folder.rename(folder.with_name("legacy"))
@@ -383,10 +385,10 @@ def test_an_agent_may_not_have_the_name_of_a_policy(fake, tmp_path, capsys):
     assert "--agent = 'legacy': must be a folder whose name no policy and no other agent has" in capsys.readouterr().err
 
 
-def test_without_the_package_of_agents_the_option_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "AGENTS", "no_such_agents")
-    assert main.main(["compare", *QUICK, "--agent", str(tmp_path)]) == 2
-    assert "--agent: needs no_such_agents, which is not installed" in capsys.readouterr().err
+def test_without_a_package_of_agents_the_option_says_so(fake, monkeypatch, capsys):
+    monkeypatch.setattr(agents, "entry_points", lambda group: ())
+    assert main.main(["compare", *QUICK, "--agent", str(fake[0])]) == 2
+    assert 'unknown kind of agent "fake": there are none' in capsys.readouterr().err
 
 
 def test_the_command_line_imports_no_agent_unless_asked():

@@ -18,13 +18,14 @@ pytest.importorskip("safetensors")
 
 import kvmgym_agents  # noqa: E402
 from kvmgym_agents.ppo import agent as ppo_agent  # noqa: E402
-from kvmgym_agents.ppo import loop, storage, train  # noqa: E402
+from kvmgym_agents.ppo import loop, storage, training  # noqa: E402
 from kvmgym_agents.ppo.network import field_names  # noqa: E402
 from kvmgym_agents.ppo.policy import TimedBuffer  # noqa: E402
 from networks import network, rows  # noqa: E402
 from rich.console import Console  # noqa: E402
 from stable_baselines3.common.logger import Logger  # noqa: E402
 
+from kvmgym.cli import main  # noqa: E402
 from kvmgym.env.vector import DirectedYieldVectorEnv  # noqa: E402
 from kvmgym.measure.evaluate import evaluate  # noqa: E402
 from kvmgym.measure.simulate import simulate_batch  # noqa: E402
@@ -63,7 +64,7 @@ def test_the_end_of_an_episode_is_worth_nothing() -> None:
 
 
 def test_sb3_policy_and_agent_give_the_same_probabilities(tmp_path: Path) -> None:
-    run = loop.Run(tmp_path, loop.Training(envs=4, steps=8, batch=16), Console(quiet=True))
+    run = loop.Run(tmp_path, training.Training(envs=4, steps=8, batch=16), Console(quiet=True))
     observation = run.vec.reset()
     masks = run.vec.masks()
     theirs = run.model.policy.get_distribution(torch.as_tensor(observation), masks).distribution.probs
@@ -129,7 +130,7 @@ def test_advantages_discount_by_time_and_compare_with_what_is_usual() -> None:
 
 
 def command(capsys: Any, *arguments: str) -> tuple[int, str]:
-    status = train.main(arguments)
+    status = main.main(["train", *arguments])
     return status, capsys.readouterr().err
 
 
@@ -137,23 +138,29 @@ def test_mistakes_are_told_before_any_work(tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "run"
     for arguments, message in (
         (("--scenario", "dedup-smal"), 'unknown scenario "dedup-smal": did you mean "dedup-small"?'),
-        (("--scenario", "nowhere.toml"), "nowhere.toml"),
-        (("--minutes", "0"), "Training.minutes = 0.0: must be 0.001 to 1e+06"),
-        (("--minutes", "nan"), "Training.minutes = nan"),
-        (("--batch", "100000"), "Training.batch = 100000: must be at most envs * steps"),
+        (("--scenario", "nowhere.toml"), "--scenario nowhere.toml: No such file"),
+        (("--minutes", "0"), "--minutes = 0.0: must be 0.001 to 1e+06"),
+        (("--minutes", "nan"), "--minutes = nan: must be"),
+        (("--batch", "100000"), "--batch = 100000: must be at most envs * steps"),
+        (("--minutes", "inf"), "--minutes = inf: must be 0.001 to 1e+06"),
+        (("--decisions", str(2**31)), "--decisions = 2147483648: must be 0 to 2147483647"),
+        (("--envs", "1000000"), "--envs = 1000000: must be 2 to 100000"),
+        (("--envs", "100000", "--steps", "100000"), "--envs = 100000: must be less, or --steps 100000: a rollout"),
+        (("--hidden", "4096"), "--hidden = 4096: must be 1 to 1000"),
         (("--threads", "0"), "--threads 0: must be 1 or more"),
         (("--resume",), "no checkpoint to go on from"),
     ):
         status, error = command(capsys, "--out", str(folder), *arguments)
-        assert status == 2 and error.startswith("error: ") and message in error
+        assert status == 2 and error.startswith("kvmgym train: ") and message in error
+        assert len(error.splitlines()) == 1
         assert not folder.exists()
 
 
 def test_train_then_resume_then_act_on_wider_vms(tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "run"
     begin = ("--out", str(folder), "--scenario", "dedup-small", *TINY, "--every-s", "0.5")
-    assert train.main([*begin, "--minutes", "0.02"]) == 0
-    first = json.loads((folder / loop.EVALUATIONS).read_text().splitlines()[-1])
+    assert main.main(["train", *begin, "--minutes", "0.02"]) == 0
+    first = json.loads((folder / training.EVALUATIONS).read_text().splitlines()[-1])
     told = first["gain_over_legacy"]["dedup-small"]
     assert first["steps"] >= 32 and [vm["vm"] for vm in told["vms"]] == ["vm0", "vm1"] and 0 < told["fairness"] <= 1
     assert told["gain"]["low"] <= told["gain"]["mean"] <= told["gain"]["high"] and "worst_vm" in told
@@ -170,7 +177,7 @@ def test_train_then_resume_then_act_on_wider_vms(tmp_path: Path, capsys: Any) ->
     assert (folder / storage.WEIGHTS).read_bytes() == before
 
     spent = storage.read_tensors(folder / storage.CHECKPOINT)[1]["seconds"]
-    assert train.main(["--out", str(folder), "--resume", "--minutes", str(spent / 60 + 0.03)]) == 0
+    assert main.main(["train", "--out", str(folder), "--resume", "--minutes", str(spent / 60 + 0.03)]) == 0
     _, notes = storage.read_tensors(folder / storage.CHECKPOINT)
     assert notes["steps"] > first["steps"] and notes["seconds"] >= spent + 1.8
     assert (folder / storage.WEIGHTS).read_bytes() != before
@@ -192,7 +199,7 @@ def test_a_number_of_decisions_and_a_seed_decide_every_bit(tmp_path: Path, capsy
     weights = {}
     for name, seed, every_s in (("one", "3", "0.01"), ("two", "3", "60"), ("other", "4", "60")):
         begin = ("--out", str(tmp_path / name), "--scenario", "dedup-small", *TINY, "--every-s", every_s)
-        assert train.main([*begin, "--decisions", "50", "--seed", seed]) == 0
+        assert main.main(["train", *begin, "--decisions", "50", "--seed", seed]) == 0
         weights[name] = storage.read_tensors(tmp_path / name / storage.WEIGHTS)[0]
     assert all(torch.equal(tensor, weights["two"][name]) for name, tensor in weights["one"].items())
     assert not all(torch.equal(tensor, weights["other"][name]) for name, tensor in weights["one"].items())
@@ -200,16 +207,16 @@ def test_a_number_of_decisions_and_a_seed_decide_every_bit(tmp_path: Path, capsy
     assert 50 <= notes["steps"] < 100
     status, error = command(capsys, "--out", str(tmp_path / "one"), "--resume")
     assert status == 2 and "give more --decisions" in error
-    assert train.main(["--out", str(tmp_path / "one"), "--resume", "--decisions", "90"]) == 0
+    assert main.main(["train", "--out", str(tmp_path / "one"), "--resume", "--decisions", "90"]) == 0
     assert storage.read_tensors(tmp_path / "one" / storage.CHECKPOINT)[1]["steps"] >= 90
 
 
 @pytest.mark.slow
 def test_it_learns_to_yield(tmp_path: Path) -> None:
     """At the start the greedy agent yields to nobody or by chance; some 80,000 decisions later it is near the best."""
-    training = loop.Training(scenario="dedup-small", minutes=1000, every_s=1e6)
+    settings = training.Training(scenario="dedup-small", minutes=1000, every_s=1e6)
     loop.prepare_torch(1, 0)
-    run = loop.Run(tmp_path, training, Console(quiet=True))
+    run = loop.Run(tmp_path, settings, Console(quiet=True))
     run.model.set_logger(Logger(None, []))
     run.model.learn(90_000)
     times = {"duration_ns": 80_000_000, "warmup_ns": 20_000_000}

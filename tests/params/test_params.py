@@ -59,6 +59,7 @@ VM = {"name": "a", "vcpus": 2, "workload": workload()}
 VM_FLAGS = ("pv_kick_yields", "pv_tlb_flush", "pv_sched_yield", "apicv", "sev_es")
 SPINNING = Workload("spinning", "", (Role("all", (WORK, Barrier("step"))),), barriers=BARRIERS)
 LOW, HIGH = "0 to 1000000000000000", "1 to 1000000000000000"
+SHOWN_WORK = "Compute(dist=Dist.constant(ns...nel_share=0.0, bursty=False)"
 FIELD_ERRORS = [
     (lambda: Host(pcpus=0), "Host.pcpus = 0: must be 1 to 512"),
     (lambda: Host(pcpus=513), "Host.pcpus = 513: must be 1 to 512"),
@@ -118,14 +119,14 @@ FIELD_ERRORS = [
     (lambda: Unlock(" mm"), "Unlock.lock = ' mm': must be a name of 1 to 64 printable characters"),
     (lambda: Barrier(3), "Barrier.barrier = 3: must be a name of 1 to 64 printable characters"),
     (lambda: Put("a\nb"), "Put.queue = 'a\\nb': must be a name of 1 to 64 printable characters"),
-    (lambda: Get("x" * 65), f"Get.queue = '{'x' * 65}': must be a name of 1 to 64 printable characters"),
+    (lambda: Get("x" * 65), f"Get.queue = '{'x' * 28}...{'x' * 27}': must be a name of 1 to 64 printable characters"),
     (lambda: Shootdown("all"), "Shootdown.targets = 'all': must be one of others, busy, one"),
     (lambda: Kick("self"), "Kick.target = 'self': must be one of random, next, prev"),
     (lambda: Ops(-1), "Ops.count = -1: must be 0 to 1000000000"),
     (lambda: Branch(-1), "Branch.weight = -1: must be 0 to 1e+12"),
     (lambda: Branch(1, (WORK, 7)), "Branch.phases[1] = 7: must be a phase"),
-    (lambda: Branch(1, WORK), f"Branch.phases = {WORK!r}: must be a sequence, each item a phase"),
-    (lambda: Choose((WORK,)), f"Choose.branches[0] = {WORK!r}: must be a Branch"),
+    (lambda: Branch(1, WORK), f"Branch.phases = {SHOWN_WORK}: must be a sequence, each item a phase"),
+    (lambda: Choose((WORK,)), f"Choose.branches[0] = {SHOWN_WORK}: must be a Branch"),
     (
         lambda: Choose((Branch(0), Branch(0))),
         "Choose.branches weights = (0.0, 0.0): must be above 0 for at least one branch",

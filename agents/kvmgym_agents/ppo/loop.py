@@ -3,10 +3,9 @@ checkpoints between."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,66 +18,21 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from kvmgym.adapters.sb3 import NativeVecEnv
-from kvmgym.env.rows import one_source
 from kvmgym.measure.compare import Row, row_of
 from kvmgym.measure.evaluate import evaluate
 from kvmgym.measure.gains import Cell, cells
 from kvmgym.measure.simulate import simulate_batch
 from kvmgym.params import Scenario
-from kvmgym.params.errors import check, integers, numbers, texts
+from kvmgym_agents.ppo import evaluations
 from kvmgym_agents.ppo.agent import PpoAgent
 from kvmgym_agents.ppo.network import CandidateNetwork, NetworkSettings
 from kvmgym_agents.ppo.policy import CandidatePolicy, TimedBuffer
-from kvmgym_agents.ppo.storage import (
-    CHECKPOINT,
-    Settings,
-    load_checkpoint,
-    save_checkpoint,
-    save_weights,
-    write_settings,
-)
+from kvmgym_agents.ppo.storage import Settings, load_checkpoint, save_checkpoint, save_weights, write_settings
+from kvmgym_agents.ppo.training import CHECKPOINT, EVALUATIONS, Training
 
 SHOWN = ("random", "relaxed", "longest-waiting")  # policies that a run is shown beside
 FIRST_EVALUATION_SEED = 1_000_000  # `kvmgym compare` takes 0, 1, ...
 EVALUATED_NS, WARMUP_NS = 80_000_000, 20_000_000
-EVALUATIONS = "evaluations.jsonl"
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a run is trained; docs/training.md says what the settings mean."""
-
-    scenario: str = "dedup-small,dbench-small,vips-small"
-    minutes: float = 5.0
-    decisions: int = 0
-    seed: int = 0
-    envs: int = 128
-    steps: int = 64
-    batch: int = 2048
-    epochs: int = 4
-    learning_rate: float = 2e-3
-    entropy: float = 1e-3
-    tau_ms: float = 10.0
-    gae_lambda: float = 0.95
-    episode_ms: float = 100.0
-    hidden: int = 64
-    evaluation_seeds: int = 24
-    every_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        texts(self, "scenario")
-        integers(self, 0, 2**31 - 1, "seed", "decisions")
-        integers(self, 2, 10**5, "envs", "steps", "batch")
-        integers(self, 1, 1000, "epochs", "hidden")
-        integers(self, 2, 1000, "evaluation_seeds")
-        numbers(self, 0.0, 1.0, "learning_rate", "entropy", "gae_lambda")
-        numbers(self, 1e-3, 1e6, "minutes", "tau_ms", "episode_ms", "every_s")
-        check(self.batch <= self.envs * self.steps, "Training.batch", self.batch, "at most envs * steps")
-
-    def scenarios(self) -> list[Scenario]:
-        """The scenarios that the rows take in turn. Errors: ValueError for an unknown one, OSError for a file."""
-        found = [one_source(name.strip()) for name in self.scenario.split(",")]
-        return [scenario for scenario in found if isinstance(scenario, Scenario)]
 
 
 class Run:
@@ -142,12 +96,12 @@ class Run:
     def go(self) -> None:
         """Train to the end; a checkpoint and an evaluation at the end too. KeyboardInterrupt: what has been
         learned until then is kept."""
-        write_settings(self.folder, Settings(self.network.settings, asdict(self.training)))
-        self.model.set_logger(_logger(self.folder))
-        with self.console.status("preparing the environment (the first time after an installation about a minute) …"):
+        with self.console.status("preparing the environment …"):
             self.vec.reset()
             self.vec.step(np.full(self.training.envs, self.vec.batch.worlds.max_vcpus))
             self.vec.seed(self.training.seed + self.model.num_timesteps)  # a run that goes on meets new worlds
+        write_settings(self.folder, Settings(self.network.settings, asdict(self.training)))
+        self.model.set_logger(_logger(self.folder))
         self.began = time.monotonic()
         self._show_policies()
         with Progress(
@@ -164,12 +118,12 @@ class Run:
         self.show("end")
 
     def save(self) -> None:
-        """Write the weights that act and the checkpoint."""
+        """Write the checkpoint, then the weights that act: a folder that has any weights can be gone on with."""
         buffer = self.model.rollout_buffer
         told = {"seconds": self.seconds, "steps": self.model.num_timesteps}
-        save_weights(self.folder, self.network, told)
         usual = {"usual": [buffer.usual, buffer.rollouts]}
         save_checkpoint(self.folder, self.network, self.model.policy.optimizer, {**told, **usual})
+        save_weights(self.folder, self.network, told)
 
     def show(self, when: str) -> None:
         """Evaluate, print a line, and keep it in evaluations.jsonl and TensorBoard."""
@@ -183,8 +137,7 @@ class Run:
         self._print(when, found)
         plain = {name: {**cell.host.to_dict(), "fairness": cell.fairness} for name, cell in found.items()}
         line = {"seconds": round(self.seconds, 1), "steps": self.model.num_timesteps, "gain_over_legacy": plain}
-        with open(self.folder / EVALUATIONS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        evaluations.append(self.folder / EVALUATIONS, line)
 
     def _show_policies(self) -> None:
         """What the policies of the kernel's table get on the evaluation's worlds."""
@@ -252,8 +205,3 @@ def prepare_torch(threads: int, seed: int) -> None:
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     np.random.seed(seed)
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is something to go on from."""
-    return (folder / CHECKPOINT).is_file()

@@ -8,7 +8,6 @@ one. Whatever is wrong with a file, reading it raises one ValueError that names 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,11 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from kvmgym.env.observation import GLOBALS, VCPU_FIELDS
-from kvmgym.files import write_atomically
+from kvmgym.files import from_json, to_json, write_atomically
 from kvmgym_agents.ppo.network import CandidateNetwork, NetworkSettings, field_names
+from kvmgym_agents.ppo.training import CHECKPOINT, KIND, SETTINGS, WEIGHTS
 
-KIND, VERSION = "maskable-ppo", 1
-SETTINGS, WEIGHTS, CHECKPOINT = "settings.json", "weights.safetensors", "checkpoint.safetensors"
+VERSION = 1
 MOST_BYTES = 256 * 2**20
 Tensors = dict[str, torch.Tensor]
 
@@ -51,15 +50,16 @@ def observation_digest() -> str:
 
 def write_settings(folder: Path, settings: Settings) -> None:
     """Write settings.json."""
-    write_atomically(folder / SETTINGS, json.dumps(asdict(settings), indent=2) + "\n")
+    write_atomically(folder / SETTINGS, to_json(asdict(settings), indent=2) + "\n")
 
 
 def read_settings(folder: Path) -> Settings:
     """Read settings.json. Errors: ValueError unless it is of this version and of the observation of this kvmgym."""
     path = Path(folder) / SETTINGS
+    content = _read(path)
     try:
-        found = json.loads(_read(path))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        found = from_json(content)
+    except ValueError as error:
         raise ValueError(f"{path}: no JSON ({error}); the file is damaged") from None
     if not isinstance(found, dict) or found.get("kind") != KIND:
         kind = found.get("kind") if isinstance(found, dict) else type(found).__name__
@@ -106,7 +106,7 @@ def _check_observation(path: Path, fields: list[Any], digest: str) -> None:
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, Any]) -> None:
     """Write tensors with notes (plain data for JSON) and a digest of both."""
     plain = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps(dict(notes))
+    text = to_json(dict(notes))
     write_atomically(path, save(plain, {"kind": KIND, "notes": text, "digest": _digest(plain, text)}))
 
 
@@ -115,8 +115,8 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, Any]]:
     content = _read(path)
     try:
         tensors: Tensors = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        notes = json.loads(header["notes"])
+        header = from_json(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+        notes = from_json(header["notes"])
         right = header["kind"] == KIND and header["digest"] == _digest(tensors, header["notes"])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a file of kvmgym_agents.ppo, or damaged or cut off ({error})") from None
@@ -133,9 +133,11 @@ def save_weights(folder: Path, network: CandidateNetwork, notes: Mapping[str, An
 def load_network(folder: Path) -> tuple[CandidateNetwork, Settings]:
     """The network of a run's folder, ready to act, and its settings. Errors: ValueError."""
     settings = read_settings(folder)
-    network = CandidateNetwork(settings.network)
     tensors, _ = read_tensors(Path(folder) / WEIGHTS)
-    _fill(network, tensors, Path(folder) / WEIGHTS)
+    with torch.device("meta"):  # sizes without numbers: a network that the weights do not fit is never made
+        network = CandidateNetwork(settings.network)
+    _check_tensors(network, tensors, Path(folder) / WEIGHTS)
+    network.to_empty(device="cpu").load_state_dict(tensors)
     return network.eval(), settings
 
 
@@ -165,7 +167,8 @@ def load_checkpoint(folder: Path, network: CandidateNetwork, optimizer: torch.op
             state.setdefault(int(place), {})[last] = tensor
         else:
             raise ValueError(f"{path}: holds {name!r}, which this network does not have")
-    _fill(network, weights, path)
+    _check_tensors(network, weights, path)
+    network.load_state_dict(weights)
     for number, parameter in enumerate(network.parameters()):
         for part, value in state.get(number, {}).items():
             if value.shape not in (parameter.shape, torch.Size([])):
@@ -174,8 +177,8 @@ def load_checkpoint(folder: Path, network: CandidateNetwork, optimizer: torch.op
     return progress
 
 
-def _fill(network: CandidateNetwork, tensors: Tensors, path: Path) -> None:
-    """Put tensors into a network after checking that they are its own."""
+def _check_tensors(network: CandidateNetwork, tensors: Tensors, path: Path) -> None:
+    """Check that tensors are a network's own and finite. Errors: ValueError."""
     wanted = network.state_dict()
     unlike = sorted(set(wanted) ^ set(tensors))
     if unlike:
@@ -188,7 +191,6 @@ def _fill(network: CandidateNetwork, tensors: Tensors, path: Path) -> None:
             )
         if not math.isfinite(float(tensor.abs().sum())):
             raise ValueError(f"{path}: {name} holds numbers that are not finite")
-    network.load_state_dict(tensors)
 
 
 def _read(path: Path) -> bytes:

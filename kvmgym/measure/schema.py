@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from kvmgym.measure.shown import METRICS
+
 SCHEMA = 2  # of the rows; another number is another meaning of a field. The rows of schema 1 carried none
 _MOST = 2**63  # of any number
 
@@ -64,10 +66,7 @@ FIELDS: Mapping[str, Rule] = MappingProxyType(
         "vm_names": NAMES,
         "vm_programs": NAMES,
         "vm_ops_per_s": NUMBERS,
-        "wasted_share": SHARE,
-        "fairness": SHARE,
-        "ple_exits_per_s": NUMBER,
-        "yields_ok_per_s": NUMBER,
+        **{metric.name: SHARE if metric.share else NUMBER for metric in METRICS},
         "yields_attempted_per_s": NUMBER,
         "lock_wait_p99_ns": NUMBER,
         "ipi_latency_p99_ns": NUMBER,

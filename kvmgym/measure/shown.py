@@ -13,12 +13,14 @@ from kvmgym.measure.metrics import Result
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a run. name: in rows and JSON; heading: of its column; read: from a result; text: as shown."""
+    """One number of a run. name: in rows and JSON; heading: of its column; read: from a result; text: as shown;
+    share: it is 0 to 1."""
 
     name: str
     heading: str
     read: Callable[[Result], float]
     text: Callable[[float], str]
+    share: bool = False
 
 
 def _percent(value: float) -> str:
@@ -39,8 +41,8 @@ def _a_second(result: Result, *counters: str) -> float:
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("wasted_share", "wasted CPU", lambda result: result.wasted_share, _percent),
+    Metric("wasted_share", "wasted CPU", lambda result: result.wasted_share, _percent, share=True),
     Metric("ple_exits_per_s", "PLE exits/s", lambda result: _a_second(result, "ple_exits"), _count),
     Metric("yields_ok_per_s", "yields/s", lambda result: _a_second(result, "yields_ok", "relaxed_ok"), _count),
-    Metric("fairness", "fairness", lambda result: result.fairness, _index),
+    Metric("fairness", "fairness", lambda result: result.fairness, _index, share=True),
 )

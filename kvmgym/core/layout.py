@@ -57,7 +57,7 @@ LINE = 64  # bytes of a cache line
 WEIGHTS = 16  # numbers that a tunable policy may read
 # results of yield_to
 YIELD_ESRCH, YIELD_FREE, YIELD_OK = _codes(-1, 3)
-# why engine.advance returned; GOING_ON is step's alone
+# why engine.advance returned; GOING_ON: its steps are used up, call it again
 AT_TIME, AT_DECISION, AT_DEADLOCK, GOING_ON = _codes(0, 4)
 # latency histograms of a VM: 4 linear steps an octave, from 1 ns to 2^33 ns
 HIST_IPI, HIST_LOCK, HIST_SHOOTDOWN = _codes(0, 3)

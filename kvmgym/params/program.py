@@ -199,18 +199,3 @@ def walk(phases: tuple[Phase, ...], path: str) -> Iterator[tuple[str, Phase]]:
         elif isinstance(phase, Choose):
             for number, branch in enumerate(phase.branches):
                 yield from walk(branch.phases, f"{here}.branches[{number}].phases")
-
-
-def can_take_no_time(phases: tuple[Phase, ...]) -> bool:
-    """Whether some choice of branches runs through the phases without a Compute or Block that takes time."""
-    return all(_phase_can_take_no_time(phase) for phase in phases)
-
-
-def _phase_can_take_no_time(phase: Phase) -> bool:
-    if isinstance(phase, (Compute, Block)):
-        return not phase.dist.takes_time
-    if isinstance(phase, Choose):
-        return any(can_take_no_time(branch.phases) for branch in phase.possible)
-    if isinstance(phase, Repeat):
-        return can_take_no_time(phase.phases)
-    return True

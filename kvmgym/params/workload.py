@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from kvmgym.params import errors
 from kvmgym.params.dist import Dist, scale_fields
+from kvmgym.params.limits import check_bursts
 from kvmgym.params.program import LOCK_KINDS, PHASES, Phase
 from kvmgym.params.programcheck import ProgramCheck
 
@@ -168,6 +169,7 @@ class Workload:
             tuple(queue.name for queue in self.queues),
             tuple(barrier.name for barrier in self.barriers),
         ).run()
+        check_bursts(self)
 
     def deal_roles(self, vcpus: int) -> tuple[int, ...]:
         """The role index of each vCPU, contiguous by role.

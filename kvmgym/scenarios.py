@@ -1,4 +1,4 @@
-"""The named scenarios: hosts, VMs and what they run. SCENARIOS is the one table.
+"""The named scenarios: hosts, VMs and what they run. SCENARIOS is the one table, EPISODES_NS its long episodes.
 
 A name is the workload, the host when it is not that of the series (`12p`: 12 pCPUs), what is special, and the number of
 VMs. Ticks and first slices begin at random points, drawn from the seed: begun together, the pCPUs would switch between
@@ -11,11 +11,13 @@ other hosts, and all workloads outside the series, stay unseen until the test.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from kvmgym.params import HaltPoll, Host, Scenario, Vm
-from kvmgym.params.errors import integer, lookup
+from kvmgym.params import HaltPoll, Host, Scenario, Vm, Workload
+from kvmgym.params.errors import check, fail, integer, lookup
 from kvmgym.workloads import BY_NAME as WORKLOADS
 from kvmgym.workloads import guest_tasks
 
@@ -29,8 +31,16 @@ BESIDE_HOG = (*SERIES_WORKLOADS, "kernbench", "ebizzy", "pbzip2", "exim", "memcl
 
 
 def host(pcpus: int, **fields: Any) -> Host:
-    """A host as the named scenarios have it; `fields` are further fields of Host."""
+    """A host as the named scenarios have it; `fields` are further fields of Host. Errors: ValueError, TypeError."""
     return Host(pcpus=pcpus, start="random", **{"halt_poll": HALT_POLL, **fields})
+
+
+def _workload(name: object) -> Workload:
+    """The workload of a name. ValueError for an unknown one."""
+    check(isinstance(name, str), "workload", name, "the name of a workload (kvmgym list workloads)")
+    assert isinstance(name, str)
+    lookup("", "workload", name, WORKLOADS)
+    return WORKLOADS[name]
 
 
 def guest(name: str, workload: str, vcpus: int, **fields: Any) -> Vm:
@@ -41,8 +51,8 @@ def guest(name: str, workload: str, vcpus: int, **fields: Any) -> Vm:
     >>> guest("vm", "hackbench", 12).tasks
     40
     """
-    lookup("", "workload", workload, WORKLOADS)
-    chosen, vcpus = WORKLOADS[workload], integer("guest vcpus", vcpus, 1, 1024)
+    chosen = _workload(workload)
+    vcpus = integer("vcpus", vcpus, 1, 1024)
     return Vm(name, vcpus, chosen, **{"tasks": guest_tasks(chosen, vcpus), **fields})
 
 
@@ -53,7 +63,7 @@ def equal_vms(
 
     Errors: ValueError for an unknown workload.
     """
-    vms = integer("equal_vms vms", vms, 1, 1024)
+    vms, pcpus = integer("vms", vms, 1, 1024), integer("pcpus", pcpus, 1, 512)
     guests = tuple(guest(f"vm{i}", workload, vcpus, **fields) for i in range(vms))
     many = f"{vms} VMs" if vms > 1 else "1 VM"
     about = description or f"{many} of {vcpus} vCPUs on {pcpus} pCPUs: {WORKLOADS[workload].description}"
@@ -68,14 +78,13 @@ def series(workload: str, vms: int) -> Scenario:
     >>> series("dedup", 4).name, series("dedup", 4).vcpus
     ('dedup-4vm', 64)
     """
-    lookup("", "workload", workload, WORKLOADS)
-    vms = integer("series vms", vms, 1, 64)
+    vms = integer("vms", vms, 1, 64)
     return equal_vms(f"{workload}-{vms}vm", workload, SERIES_PCPUS, vms, SERIES_PCPUS, TAGS.get(vms, "test"))
 
 
-def small(name: str, workload: str, pcpus: int = 4) -> Scenario:
+def small(name: str, workload: str, pcpus: int = 4, tag: str = "train") -> Scenario:
     """Two VMs, each as wide as a small host."""
-    return equal_vms(name, workload, pcpus, 2, pcpus, "train")
+    return equal_vms(name, workload, pcpus, 2, pcpus, tag)
 
 
 def full_width(workload: str, pcpus: int, vms: int, suffix: str = "", about: str = "", **fields: Any) -> Scenario:
@@ -132,7 +141,26 @@ def large(workload: str) -> Scenario:
     return Scenario(f"{workload}-96p-hogs-7vm", host(96), guests, description=about, tag="test")
 
 
-SCENARIOS: tuple[Scenario, ...] = (
+# How long an episode is where 20 ms have fewer than 20 decisions, for 20 or more; 0: these guests never spin.
+EPISODES_NS: Mapping[str, int] = MappingProxyType(
+    {
+        "compute-2vm": 0,
+        "pingpong-small": 0,
+        "ebizzy-80p-1vm": 4_000_000_000,
+        "vips-12p-hog-30ms": 100_000_000,
+        "dedup-12p-hog-30ms": 50_000_000,
+        "kernbench-12p-hog-30ms": 100_000_000,
+        "pbzip2-12p-hog-3ms": 300_000_000,
+        "pbzip2-12p-hog-30ms": 1_000_000_000,
+        "streamcluster-12p-hog-3ms": 300_000_000,
+        "streamcluster-12p-hog-30ms": 1_000_000_000,
+        "kernbench-32p-fifo-1vm": 3_000_000_000,
+        "kernbench-32p-pvq-1vm": 3_000_000_000,
+        "dedup-8p-pinned-1vm": 3_000_000_000,
+        "dedup-16p-pinned-1vm": 1_000_000_000,
+    }
+)
+_ALL: tuple[Scenario, ...] = (
     series("dbench", 2),
     series("dbench", 3),
     series("dbench", 4),
@@ -150,7 +178,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     equal_vms("compute-2vm", "compute", SERIES_PCPUS, 2, SERIES_PCPUS),
     small("hotlock-small", "hotlock"),
     small("shootdowns-small", "shootdowns"),
-    small("pingpong-small", "pingpong", pcpus=2),
+    small("pingpong-small", "pingpong", pcpus=2, tag="test"),
     *(full_width("ebizzy", 80, vms) for vms in (1, 2, 3)),
     mixed(),
     *(beside_hog(workload, slice_ms) for workload in BESIDE_HOG for slice_ms in (3, 30)),
@@ -164,4 +192,23 @@ SCENARIOS: tuple[Scenario, ...] = (
     large("dedup"),
 )
 
+SCENARIOS = tuple(replace(scenario, episode_ns=EPISODES_NS.get(scenario.name)) for scenario in _ALL)
 BY_NAME: Mapping[str, Scenario] = MappingProxyType({scenario.name: scenario for scenario in SCENARIOS})
+
+
+def as_scenario(source: object, further: str = "") -> Scenario:
+    """A scenario from a name, a TOML file or a Scenario. further: what else the caller takes, for the message.
+
+    Errors: ValueError for anything else, an unknown name or a bad file; OSError when a file cannot be read.
+
+    >>> as_scenario("dedup-small").host.pcpus
+    4
+    """
+    if isinstance(source, Scenario):
+        return source
+    if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".toml")):
+        return Scenario.from_toml(source, WORKLOADS)
+    if isinstance(source, str):
+        lookup("", "scenario", source, BY_NAME)
+        return BY_NAME[source]
+    fail("scenario", source, f"a name (kvmgym list scenarios), a .toml file, a Scenario{further}")

@@ -69,7 +69,6 @@ class NativeVecEnv(VecEnv):
             mask = np.isin(np.arange(self.num_envs), places)
             options = {"reset_mask": mask, "scenario": scenario, "world_seed": world_seeds}
             observations, infos = self.batch.reset(seed=seeds, options=options)
-            seeds = None
         self._returns[:] = 0
         self._lengths[:] = 0
         self.elapsed_ns = np.zeros(self.num_envs, np.int64)
@@ -156,7 +155,7 @@ class NativeVecEnv(VecEnv):
         return result
 
 
-ROW_KEYS: Sequence[str] = ("elapsed_ns", "now_ns", "vm", "me", "attempt", "result", "ops")
+ROW_KEYS: Sequence[str] = ("elapsed_ns", "now_ns", "vm", "me", "attempt", "result", "ops", "masked_actions")
 
 
 def row_info(infos: dict[str, Any], place: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kvmgym.cli.arguments import one_of
+from kvmgym.env.rows import EPISODE_NS
 from kvmgym.measure import agents
 from kvmgym.measure.compare import GROUPS, group_of, grouped
 from kvmgym.params import PLE_PRESETS, Scenario, Vm, Workload
@@ -41,7 +42,7 @@ def add_list(commands: Any, common: argparse.ArgumentParser) -> None:
 HEADINGS = {
     "policies": ("policy", "group", "year", "source", "sees", "what it does"),
     "workloads": ("workload", "kernel", "locks", "user locks", "shootdowns", "kicks", "halts", "KiB", "marks"),
-    "scenarios": ("scenario", "host", "VMs", "tag", "about"),
+    "scenarios": ("scenario", "host", "VMs", "tag", "episode", "about"),
     "agents": ("agent", "package", "module"),
 }
 
@@ -84,7 +85,14 @@ def _scenario_row(scenario: Scenario) -> tuple[str, ...]:
     if scenario.host_tasks:
         vms += f", {len(scenario.host_tasks)} host tasks"
     host = ", ".join([f"{scenario.host.pcpus} pCPUs", *switches(scenario.host)])
-    return scenario.name, host, vms, scenario.tag, scenario.description
+    return scenario.name, host, vms, scenario.tag, _episode_text(scenario.episode_ns), scenario.description
+
+
+def _episode_text(episode_ns: int | None) -> str:
+    """How long an environment's episode is by default, "-" where guests never spin."""
+    if episode_ns == 0:
+        return "-"
+    return f"{(EPISODE_NS if episode_ns is None else episode_ns) // 10**6} ms"
 
 
 def _vm_text(vm: Vm) -> str:

@@ -31,6 +31,7 @@ from kvmgym.core.layout import (
 from kvmgym.core.memory import World, carve, fetch, span
 from kvmgym.core.records import Bytes, Numbers, PolicyFunction, int64
 
+STEPS = 1 << 18  # of the loop between two returns to Python, where Ctrl-C is heard: tens of milliseconds
 _SWITCHED = 5  # lines of a vCPU's record that a switch touches, all but the last
 
 
@@ -102,13 +103,16 @@ def _lowest(w: World, k: int) -> int:
 
 
 @jit
-def advance(w: World, until_ns: int, policy: PolicyFunction, stop: int) -> int:
-    """Run the world to `until_ns`. With `stop`, return AT_DECISION at each attempt of a spin exit (answer it with
-    `answer`); else ask `policy`. Returns AT_TIME, AT_DECISION or AT_DEADLOCK."""
-    while True:
+def advance(w: World, until_ns: int, policy: PolicyFunction, stop: int, steps: int) -> tuple[int, int]:
+    """Run the world to `until_ns`, for at most `steps` steps. With `stop`, return AT_DECISION at each attempt of a spin
+    exit (answer it with `answer`); else ask `policy`. Returns the status, AT_TIME, AT_DECISION, AT_DEADLOCK or GOING_ON
+    when the steps are used up (call it again: that changes nothing), and how many steps are left."""
+    while steps > 0:
+        steps -= 1
         status = step(w, until_ns, policy, stop)
         if status != GOING_ON:
-            return status
+            return status, steps
+    return GOING_ON, steps
 
 
 @jit
@@ -359,8 +363,8 @@ def boot_row(state: Bytes, static: Bytes, random_phases: int) -> None:
 
 @jit
 def advance_row(state: Bytes, static: Bytes, until_ns: int, policy: PolicyFunction, stop: int) -> int:
-    """`advance` for one row of bytes."""
-    return advance(carve(state, static), until_ns, policy, stop)
+    """`advance` for one row of bytes and STEPS steps; returns the status."""
+    return advance(carve(state, static), until_ns, policy, stop, STEPS)[0]
 
 
 @jit
@@ -369,7 +373,9 @@ def advance_rows(
 ) -> None:
     """`advance` for rows [E, bytes], one after the other; row e uses statics[which[e]]; results go into status [E]."""
     for e in range(states.shape[0]):
-        status[e] = advance(carve(states[e], statics[which[e]]), until_ns, policy, stop)
+        status[e] = GOING_ON
+        while status[e] == GOING_ON:
+            status[e] = advance(carve(states[e], statics[which[e]]), until_ns, policy, stop, STEPS)[0]
 
 
 @jit

@@ -39,7 +39,7 @@ LINE = 64  # bytes of a cache line
 WEIGHTS = 16  # numbers that a tunable policy may read
 # results of yield_to
 YIELD_ESRCH, YIELD_FREE, YIELD_OK = numbered(3, first=-1)
-# why engine.advance returned; GOING_ON is step's alone
+# why engine.advance returned; GOING_ON: its steps are used up, call it again
 AT_TIME, AT_DECISION, AT_DEADLOCK, GOING_ON = numbered(4)
 # latency histograms of a VM: 4 linear steps an octave, from 1 ns to 2^33 ns
 HIST_IPI, HIST_LOCK, HIST_SHOOTDOWN = numbered(3)

@@ -49,12 +49,14 @@ _COLOURS = np.array([[66, 133, 244], [219, 68, 55], [15, 157, 88], [244, 160, 0]
 
 def frame(worlds: Worlds, place: int) -> npt.NDArray[np.uint8]:
     """Row `place` as pixels, uint8 [P*CELL, COLUMNS*CELL, 3]: a line a pCPU, its vCPU at the left, those that wait to
-    the right; a colour a VM, paler while it spins, the spinner in a white frame."""
+    the right; a colour a VM, paler while it spins, the spinner in a white frame. P is that of the environment's largest
+    host, so that the frames of a recording are of one size (of a sampler: of the first shown, cut off beyond)."""
     blueprint = worlds.blueprints[place]
     if blueprint is None:
-        return np.zeros((CELL, COLUMNS * CELL, 3), np.uint8)
+        return np.zeros((max(worlds.frame_pcpus, 1) * CELL, COLUMNS * CELL, 3), np.uint8)
     world, row = worlds.world(place), worlds.rows[place]
-    image = np.zeros((blueprint.pcpus * CELL, COLUMNS * CELL, 3), np.uint8)
+    worlds.frame_pcpus = worlds.frame_pcpus or blueprint.pcpus
+    image = np.zeros((worlds.frame_pcpus * CELL, COLUMNS * CELL, 3), np.uint8)
     spinner = -1
     if row[stepping.AT] == layout.AT_DECISION:
         spinner = blueprint.firsts[int(row[stepping.VM])] + int(row[stepping.ME])
@@ -62,7 +64,7 @@ def frame(worlds: Worlds, place: int) -> npt.NDArray[np.uint8]:
     for v, vcpu in enumerate(world.vcpu):
         p = int(vcpu["pcpu"])
         column = 0 if vcpu["state"] == layout.RUNNING else waiting[p]
-        if vcpu["state"] == layout.BLOCKED or column >= COLUMNS:
+        if vcpu["state"] == layout.BLOCKED or column >= COLUMNS or p >= worlds.frame_pcpus:
             continue
         waiting[p] += column > 0
         colour = _COLOURS[int(vcpu["vm"]) % len(_COLOURS)]

@@ -6,7 +6,6 @@ Knows no Gymnasium: kvmgym.env.vector and kvmgym.env.single put its spaces, auto
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,32 +15,29 @@ import numpy.typing as npt
 from kvmgym.core import engine, layout
 from kvmgym.core.memory import World, view
 from kvmgym.env import reward as rewards
-from kvmgym.env import stepping
+from kvmgym.env import snapshots, stepping
 from kvmgym.env.buffers import Bytes, StaticRows, aligned_copy, widened, writable, zeros
 from kvmgym.env.spaces import number_of_flat
 from kvmgym.params import Scenario
-from kvmgym.params.errors import MAX_NS, check, integer, lookup
+from kvmgym.params.errors import MAX_NS, check, integer
 from kvmgym.policies import Policy, PolicyFunction, as_policy
-from kvmgym.scenarios import BY_NAME as SCENARIOS
-from kvmgym.workloads import BY_NAME as WORKLOADS
-from kvmgym.world.blueprint import Blueprint
+from kvmgym.scenarios import as_scenario
+from kvmgym.threads import Stop, Stopped, Threads, never
+from kvmgym.world.blueprint import Blueprint, check_room
 from kvmgym.world.deadlock import DeadlockError, explain_deadlock
 
 Sampler: TypeAlias = Callable[[np.random.Generator], Scenario]
-Source: TypeAlias = "str | Scenario | Sampler | Sequence[str | Scenario | Sampler]"
+One: TypeAlias = "str | Path | Scenario | Sampler"
+Source: TypeAlias = "One | Sequence[One]"
+EPISODE_NS = 20_000_000  # where neither the environment nor the scenario says how long an episode is
 _KNOWN = 64  # blueprints of fixed scenarios that are kept
 
 
 def one_source(source: object) -> Scenario | Sampler:
-    """A scenario from a name or a TOML file, or what was given. Errors: ValueError for anything else."""
-    if isinstance(source, str):
-        if source.endswith(".toml"):
-            return Scenario.from_toml(Path(source), WORKLOADS)
-        lookup("", "scenario", source, SCENARIOS)
-        return SCENARIOS[source]
-    right = isinstance(source, Scenario) or callable(source)
-    check(right, "scenario", source, "a name (kvmgym list scenarios), a .toml file, a Scenario, or a sampler of them")
-    return source  # type: ignore[return-value]
+    """A scenario from a name or a TOML file, or the sampler that was given. Errors: ValueError for anything else."""
+    if callable(source) and not isinstance(source, type):
+        return source
+    return as_scenario(source, ", or a sampler of them")
 
 
 def all_sources(source: Source) -> tuple[Scenario | Sampler, ...]:
@@ -73,7 +69,7 @@ class Worlds:
         number: int,
         source: Source,
         *,
-        duration_ns: int,
+        duration_ns: int | None = None,
         max_vcpus: int | None = None,
         reward: Mapping[str, float] | None = None,
         controlled: Sequence[int] | None = None,
@@ -85,7 +81,7 @@ class Worlds:
     ) -> None:
         self.sources = all_sources(source)
         self.number = integer("num_envs", number, 1, 10**6)
-        self.duration_ns = integer("duration_ns", duration_ns, 1, MAX_NS)
+        self.duration_ns = None if duration_ns is None else integer("duration_ns", duration_ns, 1, MAX_NS)
         for name, value in (("privileged", privileged), ("show_all", show_all), ("kernel_agent", kernel_agent)):
             check(isinstance(value, (bool, np.bool_)), name, value, "True or False")
         threads = integer("threads", threads, 1, 1024)
@@ -101,6 +97,7 @@ class Worlds:
         self._asked: Policy | None = None  # whom `ask` has checked on these blueprints
         fixed = [source for source in self.sources if isinstance(source, Scenario)]
         widest = max((vm.vcpus for scenario in fixed for vm in scenario.vms), default=0)
+        self.frame_pcpus = max((scenario.host.pcpus for scenario in fixed), default=0)  # of pictures; 0: not known yet
         for scenario in fixed:
             self._controls(scenario)
         for scenario in fixed[:1]:
@@ -111,6 +108,7 @@ class Worlds:
         given = widest if max_vcpus is None else integer("max_vcpus", max_vcpus, 1, 1024)
         check(given >= widest, "max_vcpus", given, f"at least {widest}, the vCPUs of the widest VM")
         self.max_vcpus = given
+        check_room("rows", number, 4 * number_of_flat(given, privileged))
         self.masks = np.zeros((number, given + 1), np.bool_)
         self.flat = np.zeros((number, number_of_flat(given, privileged)), np.float32)
         self.gains = np.zeros((number, 1 + rewards.K))
@@ -119,8 +117,8 @@ class Worlds:
         self.states = zeros(number, 0)
         self.statics = StaticRows()
         self.everyone = np.arange(number)
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 and number > 1 else None
-        self.parts = np.array_split(self.everyone, threads) if self.pool else []
+        self.pool = Threads(min(threads, number)) if threads > 1 and number > 1 else None
+        self.parts = np.array_split(self.everyone, self.pool.number) if self.pool else []
 
     def blueprint(self, scenario: Scenario) -> Blueprint:
         """The blueprint of a scenario, kept for the scenarios that come back."""
@@ -129,6 +127,10 @@ class Worlds:
                 self.known.pop(next(iter(self.known)))
             self.known[scenario] = Blueprint(scenario)
         return self.known[scenario]
+
+    def episode_ns(self, scenario: Scenario) -> int:
+        """How long an episode of a scenario is."""
+        return self.duration_ns if self.duration_ns is not None else scenario.episode_ns or EPISODE_NS
 
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Start the generator of each row anew; None leaves it."""
@@ -174,6 +176,7 @@ class Worlds:
         drawn = int(generator.integers(2**62)) if world_seed is None else world_seed
         self.others.check_on(blueprint)
         state = blueprint.worlds([integer("world_seed", drawn, 0, 2**63 - 1)])[0]
+        check_room("rows", self.number, blueprint.state.size)
         self._make_room(blueprint)  # from here on nothing is refused: the row's state and tables belong together
         row = self.rows[place]
         if self.blueprints[place] is not None:
@@ -185,7 +188,7 @@ class Worlds:
         self.blueprints[place] = blueprint
         self.states[place, : state.size] = state
         self.others.install(self.world(place))
-        row[stepping.UNTIL_NS] = self.duration_ns
+        row[stepping.UNTIL_NS] = self.episode_ns(chosen)
         row[stepping.CONTROLLED] = controlled
         row[stepping.MIXED] = chosen.mixed
         row[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
@@ -210,14 +213,19 @@ class Worlds:
         self._run_to_first(place)
 
     def _run_to_first(self, place: int) -> None:
-        stepping.begin_row(
-            self.states[place],
-            self._static(place),
-            self.rows[place],
-            self.address,
-            self.masks[place],
-            self.flat[place],
-        )
+        row = self.rows[place]
+        row[stepping.AT] = layout.AT_TIME
+        while True:
+            stepping.begin_row(
+                self.states[place],
+                self._static(place),
+                row,
+                self.address,
+                self.masks[place],
+                self.flat[place],
+            )
+            if row[stepping.AT] != layout.GOING_ON:
+                break
         self.look_for_deadlock(place)
 
     def look_for_deadlock(self, place: int) -> None:
@@ -230,7 +238,7 @@ class Worlds:
     def step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64] | None = None) -> int:
         """Answer the open exits of the rows (of those in `which`) and run to the next; returns how many have ended."""
         if which is None and self.pool is not None:
-            ended = sum(self.pool.map(lambda part: self._step(actions, part), self.parts))
+            ended = sum(self.pool.map(lambda part, stopped: self._step(actions, part, stopped), self.parts))
         else:
             ended = self._step(actions, self.everyone if which is None else which)
         if ended:
@@ -238,20 +246,28 @@ class Worlds:
                 self.look_for_deadlock(place)
         return ended
 
-    def _step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64]) -> int:
-        function = self.address
-        ended: int = stepping.step_rows(
-            which,
-            self.states,
-            self.statics.bytes,
-            actions,
-            function,
-            self.weights,
-            self.masks,
-            self.flat,
-            self.rows,
-            self.gains,
-        )
+    def _step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64], stopped: Stopped = never) -> int:
+        ended, left = -1, which
+        while True:
+            ended = stepping.step_rows(
+                left,
+                self.states,
+                self.statics.bytes,
+                actions,
+                self.address,
+                self.weights,
+                self.masks,
+                self.flat,
+                self.rows,
+                self.gains,
+            )
+            if ended >= 0:
+                break
+            if stopped():
+                raise Stop
+            left = left[-1 - ended :]
+        if left is not which:
+            ended = int(np.count_nonzero(self.rows[which, stepping.AT] != layout.AT_DECISION))
         return ended
 
     def ask(self, policy: Policy, actions: npt.NDArray[np.int64]) -> None:
@@ -279,6 +295,7 @@ class Worlds:
     def snapshot(self) -> dict[str, Any]:
         """All that decides what comes next, with the random state."""
         return {
+            "layout": snapshots.LAYOUT,
             "states": self.states.copy(),
             "statics": self.statics.copy(),
             "masks": self.masks.copy(),
@@ -290,8 +307,9 @@ class Worlds:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go back to a snapshot of these worlds, or of others of the same shape."""
-        check(saved["flat"].shape == self.flat.shape, "snapshot", saved["flat"].shape, f"of shape {self.flat.shape}")
+        """Go back to a snapshot of these worlds, or of others of the same shape. Errors: ValueError for what is none or
+        of another version; nothing is written then."""
+        snapshots.check_worlds(saved, self)
         for name in ("masks", "flat", "rows", "gains"):
             setattr(self, name, saved[name].copy())
         self.states, self.statics = aligned_copy(saved["states"]), saved["statics"].copy()
@@ -302,7 +320,6 @@ class Worlds:
     def __getstate__(self) -> dict[str, Any]:
         """Threads and compiled functions are made anew where it is unpickled."""
         kept = dict(self.__dict__)
-        kept["pool"] = self.pool is not None
         kept["_asked"] = None
         kept["known"], kept["blueprints"] = {}, [None if b is None else b.scenario for b in self.blueprints]
         return kept
@@ -311,10 +328,9 @@ class Worlds:
         self.__dict__.update(writable(kept))
         self.states, self.statics = aligned_copy(self.states), self.statics.copy()
         self.address = stepping.address_of(self.others)
-        self.pool = ThreadPoolExecutor(len(self.parts)) if kept["pool"] else None
         self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in kept["blueprints"]]
 
     def close(self) -> None:
         """Stop the threads."""
         if self.pool is not None:
-            self.pool.shutdown()
+            self.pool.close()

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import AutoresetMode
 
-from kvmgym.env import spaces, stepping
+from kvmgym.env import snapshots, spaces, stepping
 from kvmgym.env.buffers import writable
 from kvmgym.env.reward import TERMS
 from kvmgym.env.rows import Source
-from kvmgym.env.vector import DURATION_NS, DirectedYieldVectorEnv
+from kvmgym.env.vector import DirectedYieldVectorEnv, checked_options
+from kvmgym.params.errors import check, integer
 from kvmgym.policies import Policy, PolicyFunction
 
 ID = "kvmgym/DirectedYield-v0"
@@ -34,8 +35,9 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
 
     ## Action Space
     `Discrete(V + 1)`: 0 to V - 1 a vCPU of the spinner's VM, V "no yield" (the spinner goes on spinning). What is
-    allowed stands in info["action_mask"] and `action_masks()`. A masked action counts as "no yield"; with `debug` it is
-    an error.
+    allowed stands in info["action_mask"] and `action_masks()`. A masked or impossible action counts as "no yield", and
+    info["masked_actions"] counts those since the reset; with `debug` it is an error. What is no whole number is a
+    TypeError.
 
     ## Observation Space
     What the host can see, about 1 in size: kvmgym.env.observation has every field with unit, range and kernel source.
@@ -55,7 +57,8 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
 
     ## Arguments
     scenario: a name, a .toml file, a Scenario, a function of a numpy Generator that returns one (drawn at each reset),
-    or a sequence of these. duration_ns. observation: the form. reward: weights by term, None for the default.
+    or a sequence of these. duration_ns: of an episode; None for the scenario's own (Scenario.episode_ns) or 20 ms.
+    observation: the form. reward: weights by term, None for the default.
     max_vcpus: pads V. controlled: the VMs whose exits are decisions (default all); others: the policy of the rest.
     privileged: adds fields that see the guest. show_all: exits without a possible target are steps too. kernel_agent:
     for agents that are policies of the kernel (`ask`). debug: masked actions are errors. render_mode: "ansi" or
@@ -75,7 +78,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         self,
         scenario: Source = "dedup-small",
         *,
-        duration_ns: int = DURATION_NS,
+        duration_ns: int | None = None,
         observation: str = "flat",
         reward: Mapping[str, float] | None = None,
         max_vcpus: int | None = None,
@@ -113,10 +116,12 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode. seed: decides everything that follows. options: "scenario", a Scenario for this episode;
         "world_seed", for the world that `simulate` has for this seed."""
-        super().reset(seed=seed)
+        options = checked_options(options, ("scenario", "world_seed"))
         if seed is not None:
+            seed = integer("seed", seed, 0, 2**63 - 1)
             self.worlds.seed([seed])
-        options = options or {}
+        super().reset(seed=seed)
+        self._ended = True
         self.batch._begin(0, options.get("scenario"), options.get("world_seed"))
         self._ended = False
         return self._observation(), self._info()
@@ -128,6 +133,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         self._action[0] = operator.index(action)
         if self.batch.debug:
             self.batch._check_actions(self._action)
+        self._ended = True  # if the step is interrupted
         self._ended = self.worlds.step(self._action) > 0
         return self._observation(), float(self.worlds.gains[0, 0]), False, self._ended, self._info()
 
@@ -151,6 +157,9 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to a snapshot of this environment, or of one with the same arguments."""
+        snapshots.check_generator(saved, "np_random", self.np_random)
+        ended = saved.get("ended_single")
+        check(isinstance(ended, bool), "snapshot ended_single", ended, "True or False")
         self.batch.restore(saved)
         self._ended = saved["ended_single"]
         self.np_random.bit_generator.state = saved["np_random"]
@@ -181,6 +190,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
             "attempt": row[stepping.ATTEMPT],
             "result": row[stepping.RESULT],
             "ops": row[stepping.OPS],
+            "masked_actions": row[stepping.MASKED],
             "reward_terms": {term.name: gains[1 + place] for place, term in enumerate(TERMS)},
         }
 

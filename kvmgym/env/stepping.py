@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from kvmgym.core import engine, shown
 from kvmgym.core.jit import disabled, face_jit
-from kvmgym.core.layout import AT_DECISION, NO, NONE, YES
+from kvmgym.core.layout import AT_DECISION, GOING_ON, NO, NONE, YES
 from kvmgym.core.memory import carve, span
 from kvmgym.env import observation, prefetch, reward
 from kvmgym.policies import SIGNATURE
@@ -24,10 +24,12 @@ from kvmgym.policies import SIGNATURE
 # Columns of a row's whole numbers, int64 [E, COLUMNS + 2 * (reward.SUMS + VMs)]: set by the environment (STATIC: the
 # row of `statics` that has its scenario's tables; MIXED: its VMs run different programs) ...
 UNTIL_NS, CONTROLLED, SHOW_ALL, KEEP_ASKING, PRIVILEGED, STATIC, MIXED = range(7)
-# ... and told by a step: status (AT_*), the decision, the result of the last attempt (1, 0, -1; -2: none), time passed
-AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, COLUMNS = range(7, 17)
+# ... and told by a step: status (AT_*), the decision, the result of the last attempt (1, 0, -1; -2: none), time passed,
+# how many actions since the reset could not be attempted
+AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, MASKED, COLUMNS = range(7, 18)
 NO_ATTEMPT = -2
 NO_SUM = -1  # OPS where the VMs run different programs
+_A_ROW = 32  # what a row counts for besides the steps of its world, as steps of engine.STEPS
 
 _PLAIN: dict[int, Any] = {}  # policies by address when nothing is compiled
 
@@ -75,14 +77,17 @@ def _is_decision(w, row, mask):
 
 
 @face_jit
-def _run_to_decision(w, row, others, mask):
-    """Run one world to its next decision: AT_DECISION, AT_TIME or AT_DEADLOCK."""
+def _run_to_decision(w, row, others, mask, steps):
+    """Run one world to its next decision: AT_DECISION, AT_TIME or AT_DEADLOCK, or GOING_ON when the steps are used up;
+    and the steps that are left."""
     while True:
-        status = engine.advance(w, row[UNTIL_NS], others, YES)
+        status, steps = engine.advance(w, row[UNTIL_NS], others, YES, steps)
+        if status == GOING_ON:
+            return status, steps
         if status != AT_DECISION:
             mask[:] = False
             mask[mask.size - 1] = True
-            return status
+            return status, steps
         ask = w.ask[0]
         if (row[CONTROLLED] >> ask.vm) & 1 == 0:
             vm = w.vm[ask.vm]
@@ -91,7 +96,7 @@ def _run_to_decision(w, row, others, mask):
         prefetch.seen(w)
         if _is_decision(w, row, mask):
             prefetch.queued(w)
-            return status
+            return status, steps
         engine.answer(w, NONE)
 
 
@@ -121,11 +126,16 @@ def _tell(w, status, row, out):
 
 @face_jit
 def begin_row(state, static, row, others, mask, out):
-    """Run a booted world to its first decision. others: the address of the policy of VMs that are not controlled."""
+    """Run a booted world to its first decision. others: the address of the policy of VMs that are not controlled.
+    While row[AT] is GOING_ON it has to be called again."""
     w = carve(state, static)
-    row[NOW_NS] = w.host[0].now_ns
-    row[RESULT] = NO_ATTEMPT
-    status = _run_to_decision(w, row, _function_at(others), mask)
+    if row[AT] != GOING_ON:
+        row[NOW_NS] = w.host[0].now_ns
+        row[RESULT] = NO_ATTEMPT
+    status, _ = _run_to_decision(w, row, _function_at(others), mask, engine.STEPS)
+    if status == GOING_ON:
+        row[AT] = status
+        return
     reward.read_sums(w, row[COLUMNS:], True)
     _tell(w, status, row, out)
 
@@ -153,25 +163,35 @@ def _prefetch(w, which, n, states, statics, actions, rows):
 
 @face_jit
 def step_rows(which, states, statics, actions, others, weights, masks, outs, rows, gains):
-    """Answer and run on the rows listed in `which`, int64 [N]; returns how many are at their end.
+    """Answer and run on the rows listed in `which`, int64 [N]; returns how many are at their end, or -1 - n when the
+    steps of one call were used up with n rows done: call it again for which[n:] (the first may be under way).
 
     states: uint8 [E, bytes], statics: uint8 [S, bytes]. actions: int64 [E], the VM's vCPU count or more for "no yield".
     weights: float64 [K]. Written: masks bool [E, V + 1], outs float32 [E, numbers], rows int64 (see above), gains
     float64 [E, 1 + K]: the reward and its weighted terms. Rows are independent: threads may share the arrays with lists
     of their own."""
     ended = 0
+    steps = engine.STEPS
     policy = _function_at(others)
     for n in range(which.size):
+        if steps <= 0:
+            return -1 - n
         e = which[n]
         row = rows[e]
         w = carve(states[e], statics[row[STATIC]])
-        ask = w.ask[0]
-        target = actions[e]
-        if target < 0 or target >= w.vm[ask.vm].vcpus or not (masks[e, target] or row[KEEP_ASKING]):
-            target = NONE
-        engine.answer(w, target)
-        row[RESULT] = ask.last_result if ask.attempt > row[ATTEMPT] else NO_ATTEMPT
-        status = _run_to_decision(w, row, policy, masks[e])
+        if row[AT] != GOING_ON:
+            ask = w.ask[0]
+            target = actions[e]
+            if target < 0 or target >= w.vm[ask.vm].vcpus or not (masks[e, target] or row[KEEP_ASKING]):
+                row[MASKED] += 0 if target == masks.shape[1] - 1 else 1
+                target = NONE
+            engine.answer(w, target)
+            row[RESULT] = ask.last_result if ask.attempt > row[ATTEMPT] else NO_ATTEMPT
+        status, steps = _run_to_decision(w, row, policy, masks[e], steps)
+        if status == GOING_ON:
+            row[AT] = status
+            return -1 - n
+        steps -= _A_ROW
         if states.size > prefetch.CACHED:  # while what the observation reads is on its way
             _prefetch(w, which, n, states, statics, actions, rows)
         sums = reward.SUMS + w.par[0].vms
@@ -195,7 +215,12 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
 def step_often(which, states, statics, actions, others, weights, masks, outs, rows, gains, times):
     """`step_rows` with the same actions over and over: what a step costs without a call from Python, for benchmarks."""
     for _ in range(times):
-        step_rows(which, states, statics, actions, others, weights, masks, outs, rows, gains)
+        first = 0
+        while True:
+            ended = step_rows(which[first:], states, statics, actions, others, weights, masks, outs, rows, gains)
+            if ended >= 0:
+                break
+            first += -1 - ended
 
 
 @face_jit
@@ -233,4 +258,6 @@ def rollout_rows(which, states, statics, rows, span_ns, address):
     for n in range(which.size):
         e = which[n]
         w = carve(states[e], statics[rows[e, STATIC]])
-        engine.advance(w, w.host[0].now_ns + span_ns, policy, NO)
+        until_ns = w.host[0].now_ns + span_ns
+        while engine.advance(w, until_ns, policy, NO, engine.STEPS)[0] == GOING_ON:
+            pass

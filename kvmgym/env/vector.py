@@ -9,19 +9,21 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from kvmgym.core import layout
-from kvmgym.env import spaces, stepping
+from kvmgym.env import snapshots, spaces, stepping
 from kvmgym.env.buffers import writable
 from kvmgym.env.render import frame, picture
 from kvmgym.env.reward import TERMS
-from kvmgym.env.rows import Source, Worlds
-from kvmgym.params.errors import MAX_NS, check, integer
+from kvmgym.env.rows import EPISODE_NS, Source, Worlds
+from kvmgym.params.errors import MAX_NS, check, integer, lookup
 from kvmgym.policies import Policy, PolicyFunction, as_policy
 
-DURATION_NS = 20_000_000
+DURATION_NS = EPISODE_NS
+OPTIONS = ("reset_mask", "scenario", "world_seed")
 _VIEWS = ("_rewards", "_live_infos", "_seen")
 Arrays = dict[str, Any]
 Bools = npt.NDArray[np.bool_]
@@ -54,7 +56,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         num_envs: int = 1,
         scenario: Source = "dedup-small",
         *,
-        duration_ns: int = DURATION_NS,
+        duration_ns: int | None = None,
         observation: str = "flat",
         reward: Mapping[str, float] | None = None,
         max_vcpus: int | None = None,
@@ -117,14 +119,16 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         """Begin new episodes. seed: row i gets seed + i, or seed[i]. options: "reset_mask", bool [E], which rows;
         "scenario", one for all of them; "world_seed": row i gets the world that `simulate` has for this seed + i, or
         for the i-th of a sequence. Errors: ValueError for a mask or a sequence of another length."""
-        options = options or {}
+        options = checked_options(options, OPTIONS)
         mask = self._every if "reset_mask" not in options else np.asarray(options["reset_mask"])
         right = mask.shape == (self.num_envs,) and mask.dtype == np.bool_ and bool(mask.any())
         check(right, 'options["reset_mask"]', mask, f"bool [{self.num_envs}] with at least one True")
         if seed is not None:
             seeds = _a_seed_each("seed", seed, self.num_envs)
-            self.worlds.seed(seeds)
-            self._np_random_seed = int(seeds[0] or 0)
+            self.worlds.seed([one if chosen else None for one, chosen in zip(seeds, mask.tolist(), strict=True)])
+            first = next((one for one in seeds if one is not None), None)
+            if first is not None:
+                self._np_random, self._np_random_seed = np_random(first)
         worlds = _a_seed_each("world_seed", options.get("world_seed"), self.num_envs)
         for place in np.flatnonzero(mask):
             self._begin(int(place), options.get("scenario"), worlds[place])
@@ -133,7 +137,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
 
     def step(self, actions: npt.ArrayLike) -> Stepped:
         """One attempt in every row; actions: [E], 0 to V - 1 a target, V "no yield"."""
-        chosen = np.asarray(actions, dtype=np.int64)
+        chosen = _whole(actions)
         if chosen.shape != (self.num_envs,):
             check(False, "actions", chosen.shape, f"of shape ({self.num_envs},)")
         if self.debug:
@@ -145,7 +149,11 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
                 raise gym.error.ResetNeeded(f"rows {np.flatnonzero(self._ended).tolist()} have ended: reset them first")
             stepped: Stepped = self._step_and_reset(chosen)
             return stepped
-        ended = self.worlds.step(chosen)
+        try:
+            ended = self.worlds.step(chosen)
+        except BaseException:
+            self._break_off()
+            raise
         if not ended and self.max_episode_steps is None:
             if self.copy:
                 never = self._never
@@ -202,11 +210,14 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that decides what comes next, random state included."""
-        own = {"ended": self._ended.copy(), "begun": self._begun.copy(), "steps": self._steps.copy()}
+        own: dict[str, Any] = {"ended": self._ended.copy(), "begun": self._begun.copy(), "steps": self._steps.copy()}
         return {**self.worlds.snapshot(), **own, "sampling": self.np_random.bit_generator.state}
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Go back to a snapshot of this environment, or of one with the same arguments."""
+        """Go back to a snapshot of this environment, or of one with the same arguments. Errors: ValueError for what is
+        none; nothing is changed then."""
+        snapshots.check_rows(saved, {"ended": self._ended, "begun": self._begun, "steps": self._steps})
+        snapshots.check_generator(saved, "sampling", self.np_random)
         self.worlds.restore(saved)
         self._ended, self._begun, self._steps = (saved[name].copy() for name in ("ended", "begun", "steps"))
         self.np_random.bit_generator.state = saved["sampling"]
@@ -233,8 +244,14 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         self._live_infos = self._infos_of(self.worlds.rows, self.worlds.gains, self.worlds.masks.view(np.int8))
         self._seen = spaces.shaped(self.form, self.worlds.flat, self.worlds.max_vcpus)
 
+    def _break_off(self) -> None:
+        """A step was interrupted: some rows have made it and some not, so all have to begin anew (or be restored)."""
+        self._begun[:] = False
+        self._all_go_on = False
+
     def _begin(self, place: int, scenario: Any = None, world_seed: int | None = None) -> None:
         """A new episode; one without a single decision is begun anew, because an episode needs a first step."""
+        self._begun[place] = False
         for _ in range(100 if world_seed is None else 1):
             self.worlds.reset(place, scenario, world_seed)
             if self.worlds.rows[place, stepping.AT] == layout.AT_DECISION:
@@ -256,7 +273,11 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         fresh = self._ended.copy()
         others = np.flatnonzero(~fresh)
         if len(others):
-            self.worlds.step(chosen, others)
+            try:
+                self.worlds.step(chosen, others)
+            except BaseException:
+                self._break_off()
+                raise
         self._steps[others] += 1
         truncated = self._find_ended() & ~fresh
         for place in np.flatnonzero(fresh):
@@ -307,6 +328,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
             "attempt": rows[:, stepping.ATTEMPT],
             "result": rows[:, stepping.RESULT],
             "ops": rows[:, stepping.OPS],
+            "masked_actions": rows[:, stepping.MASKED],
         }
         terms = {term.name: gains[:, 1 + place] for place, term in enumerate(TERMS)}
         found["reward_terms"] = {**terms, **{f"_{name}": self._every for name in terms}}
@@ -329,11 +351,33 @@ def _mode(mode: str | AutoresetMode) -> AutoresetMode:
     return names[mode]
 
 
+def checked_options(options: object, allowed: Sequence[str]) -> dict[str, Any]:
+    """The options of a reset. Errors: ValueError for what is no dict, or for a key that is none of the allowed."""
+    if options is None:
+        return {}
+    check(isinstance(options, dict), "options", options, f"None or a dict of {', '.join(allowed)}")
+    assert isinstance(options, dict)
+    for key in options:
+        check(isinstance(key, str), "options key", key, f"one of {', '.join(allowed)}")
+        lookup("options", "key", key, allowed)
+    return options
+
+
+def _whole(actions: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Actions as int64. Errors: TypeError for floats, bools or objects, as operator.index has for the single one."""
+    given = np.asarray(actions)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"actions are of dtype {given.dtype}: they must be whole numbers")
+    return given.astype(np.int64, copy=False)
+
+
 def _a_seed_each(name: str, seed: Any, rows: int) -> list[int | None]:
     """A seed for each row from a number (seed + i), a sequence or None."""
     if seed is None or isinstance(seed, (int, np.integer)):
         first = None if seed is None else integer(name, seed, 0, 2**62)
         return [None if first is None else first + i for i in range(rows)]
+    right = isinstance(seed, (list, tuple, range)) or (isinstance(seed, np.ndarray) and seed.ndim == 1)
+    check(right, name, seed, f"a whole number, or {rows} of them or None")
     seeds = [None if one is None else integer(name, one, 0, 2**63 - 1) for one in seed]
     check(len(seeds) == rows, name, seed, f"a number or {rows} of them")
     return seeds

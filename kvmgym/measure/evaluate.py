@@ -7,6 +7,7 @@ agents and compiled policies are paired by seed; a kernel policy as an agent giv
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +19,11 @@ from kvmgym.env.rows import Worlds
 from kvmgym.env.vector import DirectedYieldVectorEnv
 from kvmgym.measure import metrics
 from kvmgym.measure.compare import Row, row_of
-from kvmgym.measure.simulate import DURATION_NS, WARMUP_NS
+from kvmgym.measure.simulate import DURATION_NS, WARMUP_NS, window
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check
+from kvmgym.scenarios import as_scenario
+from kvmgym.world.blueprint import seed_list
 
 
 class Acts(Protocol):
@@ -56,7 +59,7 @@ _TELL_EVERY = 256  # steps
 
 def evaluate(
     agent: Acts,
-    scenario: Scenario,
+    scenario: str | Path | Scenario,
     seeds: Sequence[int],
     duration_ns: int = DURATION_NS,
     warmup_ns: int = WARMUP_NS,
@@ -69,12 +72,12 @@ def evaluate(
     The agent acts in all VMs. threads: of the environment. tell: told the share of the simulated time that has passed,
     now and then. Errors: ValueError for an impossible time or scenario, DeadlockError when a guest deadlocks.
     """
-    check(duration_ns >= 1, "duration_ns", duration_ns, "at least 1")
-    check(warmup_ns >= 0, "warmup_ns", warmup_ns, "0 or more")
+    duration_ns, warmup_ns = window(duration_ns, warmup_ns)
+    seeds = seed_list(seeds)
     check(len(seeds) > 0, "seeds", seeds, "at least one seed")
     env = DirectedYieldVectorEnv(
         len(seeds),
-        agent.prepare(scenario),
+        agent.prepare(as_scenario(scenario)),
         duration_ns=max(warmup_ns, 1),
         autoreset_mode="disabled",
         copy=False,

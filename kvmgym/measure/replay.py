@@ -18,7 +18,7 @@ import numpy as np
 from kvmgym import codes
 from kvmgym.core import layout
 from kvmgym.core.host import kvm
-from kvmgym.params.errors import check
+from kvmgym.params.errors import MAX_NS, check, integer
 from kvmgym.policies import Policy, PolicyFunction, as_policy
 
 
@@ -86,11 +86,21 @@ def replay(
     """
     n = len(flags)
     check(n >= 1, "flags", n, "one for each vCPU, at least 1")
-    check(0 <= me < n, "me", me, f"0 to {n - 1}")
+    for place, flag in enumerate(flags):
+        check(isinstance(flag, Flags), f"flags[{place}]", flag, "Flags")
+    me = integer("me", me, 0, n - 1)
+    last_boosted_vcpu = integer("last_boosted_vcpu", last_boosted_vcpu, 0, n - 1)
+    now_ns = integer("now_ns", now_ns, 0, MAX_NS)
+    ipi_window_ns = integer("ipi_window_ns", ipi_window_ns, 0, MAX_NS)
+    switches = {"yield_to_kernel_mode": yield_to_kernel_mode, "ipi_tracking": ipi_tracking,
+                "enable_relaxed_boost": enable_relaxed_boost}  # fmt: skip
+    for name, value in switches.items():
+        check(isinstance(value, (bool, np.bool_)), name, value, "True or False")
     check(len(results) == n, "results", len(results), f"{n} results, one for each vCPU")
     for place, result in enumerate(results):
-        check(result in (-1, 0, 1), f"results[{place}]", result, "1, 0 or -1 (-ESRCH)")
-    check(waits_for is None or 0 <= waits_for < n, "waits_for", waits_for, f"None or 0 to {n - 1}")
+        integer(f"results[{place}]", result, -1, 1)
+    if waits_for is not None:
+        waits_for = integer("waits_for", waits_for, 0, n - 1)
     chosen = as_policy(policy)
     vm, vcpus, ask = _records(flags)
     vm.vcpus, vm.last_boosted_vcpu = n, last_boosted_vcpu

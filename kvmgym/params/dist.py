@@ -30,6 +30,8 @@ DIST_KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "lognormal": ("median_ns", "sigma", "tail_share", "tail_low_ns", "tail_high_ns"),
     }
 )
+LONGEST_DRAW_NS = 100 * MAX_NS  # what the core adds to the present time stays far inside int64
+_TAIL_SIGMAS = 4.77  # where one draw in 2^20 lies
 _BISECTIONS = 80  # more than a double's 53 bits, so the interval ends as wide as rounding allows
 
 
@@ -62,6 +64,10 @@ class Dist:
         for low, high in (("low_ns", "high_ns"), ("tail_low_ns", "tail_high_ns")):
             if low in found:
                 check(found[low] <= found[high], f"Dist.{high}", found[high], f"{low} ({found[low]:g}) or more")
+        if self.kind == "lognormal":
+            middle = self.numbers[0] * self.unit_ns
+            tail = f"less at sigma {self.numbers[1]:g}, so that one draw in a million is at most {LONGEST_DRAW_NS:g} ns"
+            check(middle * math.exp(_TAIL_SIGMAS * self.numbers[1]) <= LONGEST_DRAW_NS, "Dist.median_ns", middle, tail)
 
     @classmethod
     def constant(cls, ns: float) -> Dist:
@@ -98,7 +104,17 @@ class Dist:
     @property
     def takes_time(self) -> bool:
         """Whether the mean is at least one unit; below that most draws round to no time at all."""
-        return self._mean() >= 1.0
+        return self.mean_units >= 1.0
+
+    @property
+    def mean_units(self) -> float:
+        """The mean in units of unit_ns."""
+        return self._mean()
+
+    @property
+    def longest_ns(self) -> float:
+        """About the longest draw of the tables that the core draws from: one in 2^20 is longer."""
+        return float(self.quantiles(np.array([1 - 2.0**-20]))[0]) * self.unit_ns
 
     def _mean(self) -> float:
         n = self.numbers

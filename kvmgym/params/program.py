@@ -215,18 +215,3 @@ def _blocks(phase: Phase) -> tuple[tuple[Phase, ...], ...]:
     if isinstance(phase, Choose):
         return tuple(branch.phases for branch in phase.branches)
     return (phase.phases,) if isinstance(phase, Repeat) else ()
-
-
-def can_take_no_time(phases: tuple[Phase, ...]) -> bool:
-    """Whether some choice of branches runs through the phases without a Compute or Block that takes time."""
-    return all(_phase_can_take_no_time(phase) for phase in phases)
-
-
-def _phase_can_take_no_time(phase: Phase) -> bool:
-    if isinstance(phase, (Compute, Block)):
-        return not phase.dist.takes_time
-    if isinstance(phase, Choose):
-        return any(can_take_no_time(branch.phases) for branch in phase.possible)
-    if isinstance(phase, Repeat):
-        return can_take_no_time(phase.phases)
-    return True

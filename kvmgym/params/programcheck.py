@@ -22,10 +22,10 @@ from kvmgym.params.program import (
     Repeat,
     Shootdown,
     Unlock,
-    can_take_no_time,
     nested,
     walk,
 )
+from kvmgym.params.stillness import MAX_STILL, stillness
 
 
 class ProgramCheck:
@@ -61,10 +61,22 @@ class ProgramCheck:
                     if hasattr(phase, what):
                         errors.lookup(f"{here}.{what}", what, getattr(phase, what), self.known[what])
             self.block(program, path, (), False)
-            if can_take_no_time(program):
+            still = stillness(program)
+            if still.through is not None:
                 _fail(path, "can run through in no time: every choice of branches needs a Compute or Block")
+            self.endless(program, path)
+            if still.most_around > MAX_STILL:
+                many = f"can pass {still.most_around} phases in no time, of at most {MAX_STILL}"
+                _fail(path, f"{many}: they need a Compute or Block between them")
         self.queue_ends()
         self.deadlocks()
+
+    def endless(self, program: tuple[Phase, ...], path: str) -> None:
+        """Refuse a Repeat that stands still in time for too many phases, by its own path."""
+        for here, phase in walk(program, path):
+            if isinstance(phase, Repeat) and stillness((phase,)).most > MAX_STILL:
+                many = f"can pass {stillness((phase,)).most} phases in no time, of at most {MAX_STILL}"
+                _fail(here, f"{many}: repeat fewer times, or with a Compute or Block on every path")
 
     def block(self, phases: tuple[Phase, ...], path: str, outer: tuple[Lock, ...], repeated: bool) -> None:
         """Check one block; outer: the locks that enclosing blocks hold, outermost first."""

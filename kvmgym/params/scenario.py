@@ -8,8 +8,9 @@ from pathlib import Path
 
 from kvmgym.params import toml
 from kvmgym.params.dist import scale_fields
-from kvmgym.params.errors import check, instances, integer, names, sequence, shorten, texts, unique
+from kvmgym.params.errors import MAX_NS, check, instances, integer, integers, names, sequence, shorten, texts, unique
 from kvmgym.params.host import Host
+from kvmgym.params.limits import check_rewarm, check_slices
 from kvmgym.params.vm import HostTask, Vm
 from kvmgym.params.workload import Workload
 
@@ -18,7 +19,9 @@ MAX_BYTES = 4_000_000  # of a file: several times the largest scenario that ther
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is simulated. tag: the set it belongs to, as "train".
+    """What is simulated. tag: the set it belongs to, as "train". episode_ns: how long an episode of an environment is
+    that is told no other: enough for decisions where they are rare, None for the environment's default, 0 where its
+    guests never spin, so that there is nothing to decide.
 
     Errors: ValueError for no VM, more than 1024 vCPUs together, a pCPU number outside the host, a VM or task name
     used twice, two VMs with the same stream, or two different workloads of one name.
@@ -30,6 +33,7 @@ class Scenario:
     host_tasks: tuple[HostTask, ...] = field(default=(), metadata={"toml": "host_task"})
     description: str = ""
     tag: str = "train"
+    episode_ns: int | None = None
 
     def __post_init__(self) -> None:
         names(self, "name", "tag")
@@ -48,6 +52,10 @@ class Scenario:
         for place, vm in enumerate(self.vms):
             same = self.workloads[vm.workload.name] == vm.workload
             check(same, f"Scenario.vms[{place}].workload", vm.workload.name, "one workload wherever the name is used")
+        if self.episode_ns is not None:
+            integers(self, 0, MAX_NS, "episode_ns")
+        check_slices(self.host, self.vms, self.host_tasks)
+        check_rewarm(self.host, self.vms)
 
     def _check_cpus(self) -> None:
         last = self.host.pcpus - 1

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from kvmgym.codes import LOCK_KINDS
 from kvmgym.params import errors
 from kvmgym.params.dist import Dist, scale_fields
-from kvmgym.params.program import PHASES, Phase
+from kvmgym.params.program import PHASES, Compute, Phase, walk
 from kvmgym.params.programcheck import ProgramCheck
 from kvmgym.params.switches import check_switches, switch
+
+_TURNS = 10_000  # of a burst within one stretch of compute: each is a step of a loop
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ class Workload:
             tuple(queue.name for queue in self.queues),
             tuple(barrier.name for barrier in self.barriers),
         ).run()
+        _check_bursts(self)
 
     def deal_roles(self, vcpus: int) -> tuple[int, ...]:
         """The role index of each vCPU, contiguous by role.
@@ -193,3 +196,20 @@ class Workload:
     def scaled(self, factor: int) -> Workload:
         """The same workload with every time multiplied by the factor."""
         return scale_fields(self, factor)
+
+
+def _check_bursts(workload: Workload) -> None:
+    """Refuse bursts that are too short for the stretches that follow them, or too strong. ValueError."""
+    burst = workload.burst
+    if burst is None:
+        return
+    for number, role in enumerate(workload.roles):
+        for here, phase in walk(role.program, f"Workload({workload.name}).roles[{number}].program"):
+            if isinstance(phase, Compute) and phase.bursty:
+                longest = phase.dist.longest_ns * (1 + burst.factor) / 2
+                errors.check(
+                    longest * 65536 <= 2**62, f"{here}.dist", phase.dist, "shorter: a burst multiplies it past 64 bits"
+                )
+                enough = longest <= _TURNS * burst.mean_ns * burst.unit_ns
+                allowed = f"at least 1/{_TURNS} of the longest bursty Compute ({longest:g} ns at {here})"
+                errors.check(enough, "Burst.mean_ns", burst.mean_ns, allowed)

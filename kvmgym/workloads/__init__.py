@@ -11,7 +11,7 @@ from types import MappingProxyType
 import numpy as np
 
 from kvmgym.params import Workload
-from kvmgym.params.errors import check, lookup
+from kvmgym.params.errors import check, lookup, number
 from kvmgym.workloads import (
     compute,
     dbench,
@@ -89,7 +89,14 @@ def randomised(
     1200.0
     """
     families = {family.profile.name: family for family in FAMILIES}
+    check(isinstance(name, str), "profile", name, "a name")
     lookup("", "profile", name, families)
+    right = rng is None or isinstance(rng, np.random.Generator)
+    check(right, "randomised rng", rng, "None or a numpy Generator")
+    check(factors is None or isinstance(factors, Mapping), "randomised factors", factors, "None or factors by field")
+    for field, factor in (factors or {}).items():
+        number(f"randomised factors[{field}]", factor, 0, 1e6)
+    check(isinstance(label, str) and label != "", "randomised label", label, "a name")
     check(rng is not None or factors is not None, "randomised rng", rng, "a Generator when no factors are given")
     drawn = {} if rng is None else {field: float(2 ** rng.uniform(-1, 1)) for field in RANDOM}
     family = families[name]

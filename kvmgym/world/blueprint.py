@@ -18,10 +18,13 @@ from kvmgym import codes
 from kvmgym.core import engine, layout, rng
 from kvmgym.core.memory import POINTERS, view
 from kvmgym.params import Barrier, Block, Compute, HostTask, Ops, Phase, Role, Scenario, Vm, Workload, walk
+from kvmgym.params.errors import check, integer
 from kvmgym.params.switches import engine_numbers
 from kvmgym.world.programs import Program, Tables
 
 Bytes = npt.NDArray[np.uint8]
+MAX_SEED = 2**63 - 1
+MAX_WORLDS, MAX_BYTES = 10**6, 2**33  # at once: worlds, and bytes of their states together
 
 
 def _pack(parts: Sequence[npt.NDArray[Any]], head: int) -> Bytes:
@@ -63,6 +66,8 @@ class Blueprint:
     """
 
     def __init__(self, scenario: Scenario, trace_rows: int = 0) -> None:
+        check(isinstance(scenario, Scenario), "scenario", scenario, "a Scenario")
+        trace_rows = integer("trace_rows", trace_rows, 0, 10**9)
         self.scenario = scenario
         self.vms: tuple[Vm, ...] = (*scenario.vms, *map(_host_task_vm, scenario.host_tasks))
         self.trace_rows = trace_rows
@@ -262,7 +267,10 @@ class Blueprint:
         return places
 
     def worlds(self, seeds: Sequence[int]) -> Bytes:
-        """Booted state rows, uint8 [E, bytes], one for each seed (a whole number of 0 or more)."""
+        """Booted state rows, uint8 [E, bytes], one for each seed. Errors: ValueError for a seed that is no whole number
+        from 0 to MAX_SEED, or for more worlds than MAX_BYTES hold."""
+        seeds = seed_list(seeds)
+        check_room("seeds", len(seeds), self.state.size)
         rows = np.repeat(self.state[None], len(seeds), axis=0)
         for row, seed in zip(rows, seeds, strict=True):
             self._seed(row, seed)
@@ -271,8 +279,6 @@ class Blueprint:
 
     def _seed(self, row: Bytes, seed: int) -> None:
         """Give each vCPU and lock a stream that depends on the seed and its label only (common random numbers)."""
-        if seed < 0:
-            raise ValueError(f"seed = {seed}: must be a whole number of 0 or more")
         base = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
         world = view(row, self.static)
         labels = np.array([(stream + 1) << 20 | i for stream, i in self.labels], dtype=np.uint64)
@@ -299,3 +305,17 @@ def _mixed(base: np.uint64, labels: npt.NDArray[np.uint64]) -> npt.NDArray[np.ui
     with np.errstate(over="ignore"):
         mixed: npt.NDArray[np.uint64] = mix(mix(labels * np.uint64(0x9E3779B97F4A7C15)) ^ base)
     return mixed
+
+
+def seed_list(seeds: Sequence[int] | npt.NDArray[Any]) -> list[int]:
+    """Seeds as ints. Errors: ValueError for what is no sequence or none, or for a seed outside 0 to MAX_SEED."""
+    right = isinstance(seeds, (list, tuple, range)) or (isinstance(seeds, np.ndarray) and seeds.ndim == 1)
+    check(right, "seeds", seeds, "a sequence of whole numbers")
+    check(len(seeds) <= MAX_WORLDS, "number of seeds", len(seeds), f"at most {MAX_WORLDS}")
+    return [integer("seed", seed, 0, MAX_SEED) for seed in seeds]
+
+
+def check_room(what: str, worlds: int, width: int) -> None:
+    """Refuse more worlds of `width` bytes than MAX_BYTES hold."""
+    most = min(MAX_BYTES // max(width, 1), MAX_WORLDS)
+    check(worlds <= most, f"number of {what}", worlds, f"at most {most}: a world of this scenario has {width} bytes")

@@ -256,7 +256,8 @@ TOML_ERRORS = [
     ({"host": "{ pcpu = 4 }"}, 'unknown key "host.pcpu": did you mean "pcpus"? allowed: pcpus, hz, slice_ns, costs, '),
     (
         {"hosts": "1"},
-        'unknown key "hosts": did you mean "host"? allowed: name, host, vm, host_task, description, tag, workload',
+        'unknown key "hosts": did you mean "host"? '
+        "allowed: name, host, vm, host_task, description, tag, episode_ns, workload",
     ),
     ({"host": "{ costs = { exit = 1 } }"}, 'unknown key "host.costs.exit": did you mean "exit_ns"? allowed: exit_ns, '),
     ({"host": "{ pcpus = 0 }"}, "host: Host.pcpus = 0: must be 1 to 512"),
@@ -361,7 +362,8 @@ names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12).filter(
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 busy = st.floats(1, 1e9).map(Dist.exponential)
 simple = st.one_of(
-    st.builds(Compute, dists, st.floats(0, 1), st.booleans()),
+    st.builds(Compute, dists, st.floats(0, 1)),
+    st.builds(Compute, busy, st.floats(0, 1), st.booleans()),
     st.builds(Block, dists),
     st.builds(Shootdown, st.sampled_from(("others", "busy", "one"))),
     st.builds(Kick, st.sampled_from(("random", "next", "prev"))),
@@ -375,7 +377,10 @@ def bodies(inner, most=3):
 
 
 choices = st.builds(Choose, bodies(st.builds(Branch, st.floats(0.001, 1e6), st.lists(simple, max_size=2).map(tuple))))
-repeats = st.builds(Repeat, st.integers(1, 10**9), bodies(simple | choices))
+repeats = st.builds(  # with a phase that takes time: what repeats often may not stand still
+    lambda times, start, phases: Repeat(times, (Compute(start), *phases)),
+    st.integers(1, 10**9), busy, bodies(simple | choices),
+)  # fmt: skip
 locked = st.builds(lambda dist: (Lock("mm"), Compute(dist), Unlock("mm")), dists)
 programs = st.builds(
     lambda start, phases, tail: (Compute(start), *phases, *tail), busy, bodies(simple | choices | repeats), locked
@@ -398,7 +403,7 @@ def workloads(draw):
         (),
         (BarrierSpec("step", draw(st.just(0) | st.integers(0, 10**9))),),
         working_set_kib=draw(st.integers(0, 10**6)),
-        burst=draw(st.none() | st.builds(Burst, st.floats(1, 100), st.integers(1, 10**9))),
+        burst=draw(st.none() | st.builds(Burst, st.floats(1, 100), st.integers(10**8, 10**9))),
         rates=draw(st.none() | st.builds(Rates, st.floats(0, 1), st.floats(0, 1e9))),
         source=draw(texts),
     )

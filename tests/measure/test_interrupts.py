@@ -1,0 +1,91 @@
+"""Ctrl-C ends long compiled runs, and threads work in a forked child. Timeouts are for safety only."""
+
+import subprocess
+import sys
+
+import pytest
+
+SAFETY_S = 280  # a child may compile
+
+INTERRUPTED = """
+import os, signal, threading
+import numpy as np
+import kvmgym
+from kvmgym import DirectedYieldEnv, DirectedYieldVectorEnv, Scenario, Vm, Host, Workload
+from kvmgym.params import Block, Compute, Dist, Ops, Role
+from kvmgym.scenarios import BY_NAME
+LONG = 10**15
+early = Workload("early", "", (Role("main", (Compute(Dist.exponential(1_000)), Ops())),))
+idle = Scenario("idle", Host(pcpus=2), (Vm("a", 2, early),))  # never a decision
+
+def begun():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def interrupt_soon():
+    threading.Timer(1.0, begun).start()
+
+{prepare}
+interrupt_soon()
+try:
+    {call}
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+CALLS = {
+    "simulate": ("pass", 'kvmgym.simulate("dedup-small", "relaxed", duration_ns=LONG - 1, warmup_ns=1)'),
+    "simulate on threads": (
+        "pass",
+        'kvmgym.simulate_batch(idle, "relaxed", seeds=[1, 2, 3], duration_ns=LONG - 1, warmup_ns=1, threads=2)',
+    ),
+    "reset": ("env = DirectedYieldEnv(idle, duration_ns=LONG)", "env.reset(seed=0)"),
+    "step": (
+        "env = DirectedYieldVectorEnv(2, 'dedup-small', controlled=[0], duration_ns=20_000_000); env.reset(seed=0)\n"
+        "env.worlds.rows[:, 0] = LONG; env.worlds.rows[:, 1] = 0",  # no VM is controlled from here on
+        "env.step(np.array([4, 4]))",
+    ),
+    "step on threads": (
+        "env = DirectedYieldVectorEnv(2, 'dedup-small', threads=2); env.reset(seed=0)\n"
+        "env.worlds.rows[:, 0] = LONG; env.worlds.rows[:, 1] = 0",
+        "env.step(np.array([4, 4]))",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_ctrl_c_ends_a_long_run(name):
+    prepare, call = CALLS[name]
+    code = INTERRUPTED.format(prepare=prepare, call=call)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SAFETY_S)
+    assert (done.stdout, done.returncode) == ("interrupted\n", 0), done.stderr
+
+
+FORKED = """
+import os, signal, sys
+import numpy as np
+from kvmgym import DirectedYieldVectorEnv, simulate_batch
+signal.alarm({safety})
+MS = 10**6
+env = DirectedYieldVectorEnv(4, "dedup-small", threads=2)
+env.reset(seed=0)
+env.step(np.full(4, 4))
+run = lambda: [r.events for r in simulate_batch("dedup-small", "relaxed", seeds=[0, 1], duration_ns=MS, warmup_ns=0,
+                                                threads=2)]
+saved, own = env.snapshot(), run()
+child = os.fork()
+if child == 0:
+    signal.alarm({safety})
+    rewards = env.step(np.full(4, 4))[1]
+    np.save({path!r}, rewards)
+    env.close()
+    os._exit(0 if run() == own else 1)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert np.load({path!r}).tolist() == env.step(np.full(4, 4))[1].tolist()
+print("same")
+"""
+
+
+def test_threads_work_in_a_forked_child(tmp_path):
+    code = FORKED.format(safety=SAFETY_S, path=str(tmp_path / "rewards.npy"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SAFETY_S)
+    assert (done.stdout, done.returncode) == ("same\n", 0), done.stderr

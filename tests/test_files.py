@@ -152,17 +152,22 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, name: str, why: str) ->
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("name, why", [("", "Is a dir"), ("file/below/it", "Not a dir"), ("dir", "Is a dir")])
+@pytest.mark.parametrize(
+    "name, allowed",
+    [("", "a file, not a folder"), ("file/below/it", "in a folder, but"), ("dir", "a file, not a folder")],
+)
 def test_an_impossible_file_is_said_before_any_work(
-    name: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, allowed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dir").mkdir()
     path = tmp_path / name
-    assert main(["compare", *QUICK, "--out", str(tmp_path / "out"), "--json", str(path)]) == 1
-    assert main(["validate", "V4", "--quick", "--markdown", str(path)]) == 1
+    assert main(["compare", *QUICK, "--out", str(tmp_path / "out"), "--json", str(path)]) == 2
+    assert main(["validate", "V4", "--quick", "--markdown", str(path)]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and all(line.split(": ", 1)[1] == f"{path}: {why}ectory" for line in err.splitlines())
+    compared, validated = err.splitlines()
+    assert compared.startswith("kvmgym compare: --json = ") and validated.startswith("kvmgym validate: --markdown = ")
+    assert out == "" and compared.count(f": must be {allowed}") == validated.count(f": must be {allowed}") == 1
     assert not (tmp_path / "out").exists() and err.count("\n") == 2
 
 

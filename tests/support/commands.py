@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 GUARD_S = 300  # a hang ends here, with the tracebacks of all threads
-SMALL = ("compare", "--scenarios", "shootdowns-small", "--duration", "0.002", "--warmup", "0", "--seeds", "2")
+SMALL = ("compare", "--scenarios", "shootdowns-small", "--duration", "0.02", "--warmup", "0", "--seeds", "2")
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -294,14 +294,18 @@ class Worlds:
 
     def snapshot(self) -> dict[str, Any]:
         """All that decides what comes next, with the random state."""
-        return {
-            "layout": snapshots.LAYOUT,
+        arrays = {
             "states": self.states.copy(),
             "statics": self.statics.copy(),
             "masks": self.masks.copy(),
             "flat": self.flat.copy(),
             "rows": self.rows.copy(),
             "gains": self.gains.copy(),
+        }
+        return {
+            "layout": snapshots.LAYOUT,
+            "digest": snapshots.digest_of(arrays),
+            **arrays,
             "scenarios": [None if blueprint is None else blueprint.scenario for blueprint in self.blueprints],
             "generators": [generator.bit_generator.state for generator in self.generators],
         }

@@ -17,7 +17,7 @@ from kvmgym.env.buffers import writable
 from kvmgym.env.reward import TERMS
 from kvmgym.env.rows import Source
 from kvmgym.env.vector import DirectedYieldVectorEnv, checked_options
-from kvmgym.params.errors import check, integer
+from kvmgym.params.errors import check, integer, shown
 from kvmgym.policies import Policy, PolicyFunction
 
 ID = "kvmgym/DirectedYield-v0"
@@ -130,7 +130,10 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         """One attempt: 0 to V - 1 a target, V "no yield"."""
         if self._ended:
             raise gym.error.ResetNeeded("call reset before step")
-        self._action[0] = operator.index(action)
+        try:
+            self._action[0] = operator.index(action)
+        except (TypeError, OverflowError):
+            raise TypeError(f"action = {shown(action)}: must be a whole number") from None
         if self.batch.debug:
             self.batch._check_actions(self._action)
         self._ended = True  # if the step is interrupted

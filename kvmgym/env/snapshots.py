@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import zlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -24,7 +25,8 @@ _PARTS = (*layout.STATE_PARTS, *layout.STATIC_PARTS)
 LAYOUT = hashlib.sha256(
     repr([(name, np.dtype(kind).fields or str(kind)) for name, kind in _PARTS] + [stepping.COLUMNS]).encode()
 ).hexdigest()[:16]
-_KEYS = ("layout", "states", "statics", "masks", "flat", "rows", "gains", "scenarios", "generators")
+_ARRAYS = ("states", "statics", "masks", "flat", "rows", "gains")
+_KEYS = ("layout", "digest", *_ARRAYS, "scenarios", "generators")
 
 
 class _Worlds(Protocol):
@@ -38,6 +40,16 @@ class _Worlds(Protocol):
     def blueprint(self, scenario: Scenario) -> Blueprint: ...
 
 
+def digest_of(saved: Mapping[str, Any]) -> int:
+    """A checksum of the arrays that a step reads: times and counters in them can be anything, so only this tells a
+    damaged snapshot from a whole one."""
+    found = 0
+    for name in _ARRAYS:
+        array = saved[name].bytes if name == "statics" else saved[name]
+        found = zlib.crc32(np.ascontiguousarray(array).data, found)
+    return found
+
+
 def check_rows(saved: object, like: Mapping[str, Any]) -> None:
     """Each named array has the shape and dtype of the one given. Errors: ValueError naming it."""
     if not isinstance(saved, dict):
@@ -49,8 +61,10 @@ def check_rows(saved: object, like: Mapping[str, Any]) -> None:
         check(right, f"snapshot {name}", given, f"{array.dtype} of shape {array.shape}")
 
 
-def check_generator(saved: Mapping[str, Any], name: str, like: np.random.Generator) -> None:
+def check_generator(saved: object, name: str, like: np.random.Generator) -> None:
     """The state of a generator is one that its kind takes. Errors: ValueError."""
+    if not isinstance(saved, dict):
+        fail("snapshot", type(saved).__name__, "what `snapshot()` gave")
     _check_state(f"snapshot {name}", saved.get(name), like)
 
 
@@ -83,6 +97,8 @@ def check_worlds(saved: object, worlds: _Worlds) -> None:
     rows = saved["rows"]
     right = isinstance(rows, np.ndarray) and rows.dtype == np.int64 and rows.ndim == 2 and rows.shape[0] == number
     check(right, "snapshot rows", getattr(rows, "shape", rows), f"int64 [{number}, columns]")
+    digest = digest_of(saved)
+    check(saved["digest"] == digest, "snapshot digest", saved["digest"], f"{digest}, that of its arrays: it is damaged")
     for place, scenario in enumerate(scenarios):
         if scenario is not None:
             _check_row(place, worlds.blueprint(scenario), states, statics, rows)

@@ -88,6 +88,11 @@ def fault_of(row: Any) -> str | None:
             return f"{name} is missing"
         if not right(row[name]):
             return f"{name} = {_short(row[name])}: must be {allowed}"
+    vms = len(row["vm_names"])
+    if len(row["vm_programs"]) != vms or len(row["vm_ops_per_s"]) != vms:
+        return "vm_names, vm_programs and vm_ops_per_s are not of the same VMs"
+    if (row["ops_per_s"] is None) != (len(set(row["vm_programs"])) > 1):
+        return f"ops_per_s = {_short(row['ops_per_s'])}: must be null for VMs of different programs, and only there"
     for name in row.keys() - FIELDS.keys():
         if not _finite(row[name]):
             return f"{_short(name)} holds a number that is not finite"

@@ -21,7 +21,7 @@ MAX_BYTES = 4_000_000  # of a file: several times the largest scenario that ther
 class Scenario:
     """What is simulated. tag: the set it belongs to, as "train". episode_ns: how long an episode of an environment is
     that is told no other: enough for decisions where they are rare, None for the environment's default, 0 where its
-    guests never spin, so that there is nothing to decide.
+    guests hardly ever spin, so that there is nothing to decide.
 
     Errors: ValueError for no VM, more than 1024 vCPUs together, a pCPU number outside the host, a VM or task name
     used twice, two VMs with the same stream, or two different workloads of one name.

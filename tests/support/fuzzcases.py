@@ -18,6 +18,7 @@ from fuzzing import Fault
 import kvmgym
 from kvmgym import params, scenarios
 from kvmgym.cli.main import main
+from kvmgym.env.buffers import StaticRows
 from kvmgym.policies import POLICIES
 from kvmgym.workloads import BY_NAME as WORKLOADS
 
@@ -178,6 +179,8 @@ def _same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
     if isinstance(one, np.ndarray):
         return bool(one.dtype == other.dtype and one.tobytes() == other.tobytes())
+    if isinstance(one, StaticRows):
+        return _same(vars(one), vars(other))
     return bool(one == other)
 
 

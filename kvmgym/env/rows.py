@@ -37,7 +37,7 @@ _KNOWN = 64  # blueprints of fixed scenarios that are kept
 def one_source(source: object) -> Scenario | Sampler:
     """A scenario from a name or a TOML file, or the sampler that was given. Errors: ValueError for anything else."""
     if callable(source) and not isinstance(source, type):
-        return source  # type: ignore[no-any-return]
+        return source
     return as_scenario(source, ", or a sampler of them")
 
 

@@ -83,7 +83,7 @@ def simulate_batch(
         chosen.engine_function  # noqa: B018  compile before threads start
         pool = Threads(min(threads, len(rows)))
         try:
-            pool.map(run, rows)
+            pool.map(run, list(rows))
         finally:
             pool.close()
     return [

@@ -18,8 +18,8 @@ from kvmgym.params.workload import Workload
 @dataclass(frozen=True)
 class Scenario:
     """What is simulated. tag: the set it belongs to, as "train". episode_ns: how long an episode of an environment is
-    that is told no other: enough for decisions where they are rare, None for the environment's default, 0 where its
-    guests never spin, so that there is nothing to decide.
+    that is told no other: enough for decisions where they are rare, None for the environment's default, 0 where there
+    is nothing or next to nothing to decide, however long it runs.
 
     Errors: ValueError for no VM, more than 1024 vCPUs together, a pCPU number outside the host, a VM or task name
     used twice, two VMs with the same stream, or two different workloads of one name.

@@ -321,7 +321,7 @@ def _mixed(base: np.uint64, labels: npt.NDArray[np.uint64]) -> npt.NDArray[np.ui
     return mixed
 
 
-def seed_list(seeds: Sequence[int]) -> list[int]:
+def seed_list(seeds: Any) -> list[int]:
     """Seeds as ints. Errors: ValueError for what is no sequence or none, or for a seed outside 0 to MAX_SEED."""
     right = isinstance(seeds, (list, tuple, range)) or (isinstance(seeds, np.ndarray) and seeds.ndim == 1)
     check(right, "seeds", seeds, "a sequence of whole numbers")

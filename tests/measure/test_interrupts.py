@@ -1,4 +1,4 @@
-"""Ctrl-C ends long compiled runs, and threads work in a forked child. Timeouts are for safety: outcomes are asserted."""
+"""Ctrl-C ends long compiled runs, and threads work in a forked child. Timeouts are for safety only."""
 
 import subprocess
 import sys

@@ -6,12 +6,12 @@ import pytest
 from paramdata import SPACE, WORK, message, scenario, workload
 
 from kvmgym.params import Branch, Burst, Choose, Compute, Dist, Host, HostTask, Ops, Repeat, Scenario, Vm
-from kvmgym.params.stillness import MAX_STILL, Still, stillness
+from kvmgym.params.stillness import MAX_STILL, stillness
 from kvmgym.scenarios import BY_NAME, SCENARIOS
 
 STILL = [
     ((Repeat(10**9, (Ops(),)), WORK), f"{SPACE}[0]: can pass 2000000001 phases in no time, of at most 10000"),
-    ((WORK, Repeat(10**9, (Choose((Branch(1, (WORK,)), Branch(1))),))), f"{SPACE}[1]: can pass 2000000001 phases"),
+    ((WORK, Repeat(10**9, (Choose((Branch(1, (WORK,)), Branch(1))),))), f"{SPACE}[1]: can pass 2000000002 phases"),
     (
         (Choose((Branch(1, (Repeat(10**5, (Ops(),)),)), Branch(1))), WORK),
         f"{SPACE}[0].branches[0].phases[0]: can pass 200001 phases",
@@ -36,10 +36,14 @@ def test_a_program_that_moves_on_is_taken(phases):
 
 
 def test_stillness_counts_the_longest_way():
-    assert stillness((Ops(), WORK, Ops(), Ops())) == Still(None, 2, 3, 0)
-    assert stillness((WORK, Ops(), WORK)) == Still(None, 1, 1, 3)
+    def ways(*phases):
+        found = stillness(phases)
+        return found.through, found.before, found.after, found.most, found.most_around
+
+    assert ways(Ops(), WORK, Ops(), Ops()) == (None, 2, 3, 3, 5)
+    assert ways(WORK, Ops(), WORK) == (None, 1, 1, 3, 3)
     assert stillness((Repeat(3, (Ops(),)),)).through == 7  # the repeat, and a phase with its way back each time
-    assert stillness((Choose((Branch(1, (Ops(),)), Branch(1, (WORK, Ops())))),)) == Still(2, 2, 2, 0)
+    assert ways(Choose((Branch(1, (Ops(),)), Branch(1, (WORK, Ops()))))) == (2, 2, 2, 2, 4)
 
 
 def test_a_slice_that_64_bits_do_not_bear_is_refused():

@@ -141,7 +141,7 @@ def large(workload: str) -> Scenario:
     return Scenario(f"{workload}-96p-hogs-7vm", host(96), guests, description=about, tag="test")
 
 
-# How long an episode is where 20 ms have fewer than 20 decisions, for 20 or more; 0: these guests hardly ever spin.
+# How long an episode is where 20 ms have fewer than 20 decisions, for 20 or more; 0: next to nothing to decide.
 EPISODES_NS: Mapping[str, int] = MappingProxyType(
     {
         "compute-2vm": 0,

@@ -89,7 +89,7 @@ def _scenario_row(scenario: Scenario) -> tuple[str, ...]:
 
 
 def _episode_text(episode_ns: int | None) -> str:
-    """How long an environment's episode is by default, "-" where guests hardly ever spin."""
+    """How long an environment's episode is by default, "-" where there is next to nothing to decide."""
     if episode_ns == 0:
         return "-"
     return f"{(EPISODE_NS if episode_ns is None else episode_ns) // 10**6} ms"

@@ -121,8 +121,11 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
             seed = integer("seed", seed, 0, 2**63 - 1)
             self.worlds.seed([seed])
         super().reset(seed=seed)
-        self._ended = True
-        self.batch._begin(0, options.get("scenario"), options.get("world_seed"))
+        try:
+            self.batch._begin(0, options.get("scenario"), options.get("world_seed"))
+        except BaseException:
+            self._ended = self._ended or not self.batch._begun[0]
+            raise
         self._ended = False
         return self._observation(), self._info()
 
@@ -160,6 +163,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go back to a snapshot of this environment, or of one with the same arguments."""
+        snapshots.check_rows(saved, {})
         snapshots.check_generator(saved, "np_random", self.np_random)
         ended = saved.get("ended_single")
         check(isinstance(ended, bool), "snapshot ended_single", ended, "True or False")

@@ -123,13 +123,13 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         mask = self._every if "reset_mask" not in options else np.asarray(options["reset_mask"])
         right = mask.shape == (self.num_envs,) and mask.dtype == np.bool_ and bool(mask.any())
         check(right, 'options["reset_mask"]', mask, f"bool [{self.num_envs}] with at least one True")
+        worlds = _a_seed_each("world_seed", options.get("world_seed"), self.num_envs)
         if seed is not None:
             seeds = _a_seed_each("seed", seed, self.num_envs)
             self.worlds.seed([one if chosen else None for one, chosen in zip(seeds, mask.tolist(), strict=True)])
             first = next((one for one in seeds if one is not None), None)
             if first is not None:
                 self._np_random, self._np_random_seed = np_random(first)
-        worlds = _a_seed_each("world_seed", options.get("world_seed"), self.num_envs)
         for place in np.flatnonzero(mask):
             self._begin(int(place), options.get("scenario"), worlds[place])
         self._look_at_buffers()
@@ -251,9 +251,13 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
 
     def _begin(self, place: int, scenario: Any = None, world_seed: int | None = None) -> None:
         """A new episode; one without a single decision is begun anew, because an episode needs a first step."""
-        self._begun[place] = False
         for _ in range(100 if world_seed is None else 1):
-            self.worlds.reset(place, scenario, world_seed)
+            try:
+                self.worlds.reset(place, scenario, world_seed)
+            except BaseException:
+                if self.worlds.rows[place, stepping.AT] == layout.GOING_ON:  # interrupted, not refused
+                    self._begun[place] = self._all_go_on = False
+                raise
             if self.worlds.rows[place, stepping.AT] == layout.AT_DECISION:
                 break
         else:

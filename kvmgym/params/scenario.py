@@ -20,8 +20,8 @@ MAX_BYTES = 4_000_000  # of a file: several times the largest scenario that ther
 @dataclass(frozen=True)
 class Scenario:
     """What is simulated. tag: the set it belongs to, as "train". episode_ns: how long an episode of an environment is
-    that is told no other: enough for decisions where they are rare, None for the environment's default, 0 where its
-    guests hardly ever spin, so that there is nothing to decide.
+    that is told no other: enough for decisions where they are rare, None for the environment's default, 0 where there
+    is nothing or next to nothing to decide, however long it runs.
 
     Errors: ValueError for no VM, more than 1024 vCPUs together, a pCPU number outside the host, a VM or task name
     used twice, two VMs with the same stream, or two different workloads of one name.

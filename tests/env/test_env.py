@@ -165,7 +165,10 @@ def test_no_yield_ends_the_exit():
 def test_a_masked_action_counts_as_no_yield(masked):
     env = DirectedYieldEnv(woken(4), duration_ns=100 * US)
     quiet = episode(env, 0, lambda mask: len(mask) - 1)
-    assert same(episode(env, 0, lambda mask: masked), quiet)
+    found = episode(env, 0, lambda mask: masked)
+    assert [step[3].pop("masked_actions") for step in found] == list(range(len(found)))
+    assert [step[3].pop("masked_actions") for step in quiet] == [0] * len(quiet)
+    assert same(found, quiet)
     assert int(world(env).vm[0]["yields_attempted"]) == 0
 
 

@@ -204,6 +204,12 @@ def test_every_scenario_makes_episodes_or_says_that_it_does_not(scenario):
     assert scenario.tag == "test" or scenario.episode_ns != 0
 
 
+@pytest.mark.parametrize("name", ["compute-2vm", "pingpong-small"])
+def test_guests_that_never_spin_make_no_episode(name):
+    with pytest.raises(ValueError, match="spins within duration_ns"):
+        DirectedYieldEnv(name, duration_ns=MS).reset(seed=0)
+
+
 def test_an_environment_takes_its_time_from_the_scenario():
     env = DirectedYieldEnv("vips-12p-hog-30ms")
     env.reset(seed=0)

@@ -86,6 +86,10 @@ class Policy:
     def prepare(self, scenario: Scenario) -> Scenario:
         """The scenario with what belongs to the policy switched on in it."""
         if self.deboost is not None:
+            fits = scenario.host.scheduler == "eevdf" or self.deboost == "none"
+            check(
+                fits, f"policy {self.name}: Host.scheduler", scenario.host.scheduler, '"eevdf" for its scheduler half'
+            )
             switches: dict[str, Any] = {"yield_deboost": self.deboost, "lag_credit_across": self.credit_across}
             if any(getattr(scenario.host, name) != value for name, value in switches.items()):
                 scenario = replace(scenario, host=replace(scenario.host, **switches))

@@ -251,7 +251,8 @@ class Host:
     def on_kernel(self, name: str) -> Host:
         """The host under another kernel; what was set by itself stays. ValueError for an unknown one."""
         own = {each.name for each in fields(self) if getattr(self, each.name) != default_of(self, each)}
-        return replace(self, kernel=name, **{part: None for part in PARTS if part not in own})
+        parts: dict[str, Any] = {part: None for part in PARTS if part not in own}
+        return replace(self, kernel=name, **parts)
 
     def scaled(self, factor: int) -> Host:
         """The host with every time multiplied; what follows from the number of pCPUs becomes explicit."""

@@ -54,6 +54,9 @@ IPI_MODES = Words({"x2apic_physical": X2APIC_PHYSICAL, "x2apic_cluster": X2APIC_
 # IPI tracking of the series
 TRACK_OFF, TRACK_V2, TRACK_V3 = numbered(3)
 IPI_TRACKING = Words({"v3": TRACK_V3, "v2": TRACK_V2, "off": TRACK_OFF})
+# the fair scheduler of a host
+SCHED_EEVDF, SCHED_CFS = numbered(2)
+SCHEDULERS = Words({"eevdf": SCHED_EEVDF, "cfs": SCHED_CFS})
 # the forfeit of yield_task_fair
 FORFEIT_NONE, FORFEIT_PRE_6_19, FORFEIT_6_19 = numbered(3)
 FORFEITS = Words({"6.19": FORFEIT_6_19, "pre-6.19": FORFEIT_PRE_6_19, "none": FORFEIT_NONE})

@@ -16,6 +16,7 @@ from kvmgym.cli.tables import markdown
 from kvmgym.core import layout
 from kvmgym.env import observation, reward
 from kvmgym.params import PLE_PRESETS, Costs, HaltPoll, Host, Ple
+from kvmgym.params.kernels import default_of
 
 BLOCK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -32,7 +33,7 @@ def costs() -> str:
 def defaults(kind: type[Host] | type[Ple] | type[HaltPoll]) -> str:
     """The other fields of a host, of pause-loop exiting or of halt polling with their defaults."""
     simple = [item for item in fields(kind) if not item.metadata.get("table")]
-    return markdown(("field", "default"), [(f"`{item.name}`", f"`{item.default!r}`") for item in simple])
+    return markdown(("field", "default"), [(f"`{item.name}`", f"`{default_of(kind(), item)!r}`") for item in simple])
 
 
 def presets() -> str:
@@ -89,7 +90,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "observation-vcpus": lambda: observed(observation.VCPU_FIELDS),
     "observation-privileged": lambda: observed(observation.PRIVILEGED),
     "reward-terms": reward_terms,
-    **{kind: lambda kind=kind: markdown(*rows(kind)) for kind in ("policies", "workloads", "scenarios")},  # type: ignore[misc]
+    **{kind: lambda kind=kind: markdown(*rows(kind)) for kind in ("policies", "workloads", "scenarios", "kernels")},  # type: ignore[misc]
     **{f"state-{name}": lambda table=table: state(table) for name, table in STATE.items()},  # type: ignore[misc]
 }
 

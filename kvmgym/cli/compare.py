@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from kvmgym.measure.published import published_for
 from kvmgym.measure.simulate import DURATION_NS, WARMUP_NS
 from kvmgym.measure.store import Run, Store, run_all
 from kvmgym.measure.warmup import compile_once
-from kvmgym.params import Scenario
+from kvmgym.params import KERNELS, Scenario
 from kvmgym.params.errors import check, lookup, shown
 from kvmgym.policies import BY_NAME as POLICY
 from kvmgym.policies import POLICIES, Policy
@@ -57,6 +58,9 @@ def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     add = command.add_argument
     default = "(default: %(default)s)"
+    add("--kernel", metavar="NAMES",
+        help="comma-separated kernels for the hosts, or all (kvmgym list kernels): a table each, without policies "
+        "whose scheduler half a kernel has not (default: the scenarios' own)")  # fmt: skip
     add("--policies", metavar="NAMES", default=",".join(DEFAULT_POLICIES),
         help=f"comma-separated names and groups: all, {', '.join(GROUPS)} "
         f"(default: {', '.join(DEFAULT_POLICIES)})")  # fmt: skip
@@ -126,6 +130,48 @@ def chosen_scenarios(options: argparse.Namespace) -> list[Scenario]:
     return _unique(found, "--scenarios")
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is compared on one kernel, None being the scenarios' own. left_out: policies that do not fit it."""
+
+    kernel: str | None
+    scenarios: Sequence[Scenario]
+    policies: Entrants
+    left_out: tuple[str, ...] = ()
+
+    def heading(self) -> str:
+        """The kernel in words."""
+        kernel = KERNELS[self.kernel or ""]
+        said = (
+            f"Linux {self.kernel}, {kernel.scheduler.upper()}: a hint is {kernel.hint}; a yielder: {kernel.yielder}; "
+        )
+        left_out = f"\nwithout {', '.join(self.left_out)}: their scheduler half is for EEVDF" if self.left_out else ""
+        return f"{said}its own policy is {kernel.on_spin}{left_out}"
+
+
+def chosen_parts(kernels: str | None, scenarios: Sequence[Scenario], policies: Entrants, baseline: str) -> list[Part]:
+    """One part for each kernel of --kernel, with the policies that fit all scenarios there.
+
+    Errors: ValueError for an unknown kernel, a baseline that does not fit, or, without --kernel, any such policy.
+    """
+    if kernels is None:
+        for policy in policies:
+            for scenario in scenarios:
+                if isinstance(policy, Policy):
+                    policy.prepare(scenario)
+        return [Part(None, scenarios, policies)]
+    wanted = names(kernels)
+    check(bool(wanted), "--kernel", kernels, "at least one name")
+    parts = []
+    for name in dict.fromkeys(kernel for given in wanted for kernel in (KERNELS if given == "all" else (given,))):
+        lookup("--kernel", "kernel", name, [*KERNELS, "all"])
+        here = [replace(scenario, host=scenario.host.on_kernel(name)) for scenario in scenarios]
+        fit = [p for p in policies if not isinstance(p, Policy) or all(p.fits(scenario) for scenario in here)]
+        check(baseline in [p.name for p in fit], "--baseline", baseline, f"a policy without a scheduler half on {name}")
+        parts.append(Part(name, here, fit, tuple(p.name for p in policies if p not in fit)))
+    return parts
+
+
 def _read(path: str) -> Scenario:
     try:
         return Scenario.from_toml(path, WORKLOADS)
@@ -148,25 +194,39 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     compiled = chosen_policies(options.policies, options.baseline)
     scenarios = chosen_scenarios(options)
     policies: Entrants = [*compiled, *chosen_agents(options.agent, compiled)]
-    few = len(scenarios) * len(policies) * options.seeds <= MOST_RUNS
-    check(few, "--seeds", options.seeds, f"{MOST_RUNS // len(scenarios) // len(policies):,} at most for so many runs")
+    parts = chosen_parts(options.kernel, scenarios, policies, options.baseline)
+    pairs = sum(len(part.scenarios) * len(part.policies) for part in parts)
+    few = pairs * options.seeds <= MOST_RUNS
+    check(few, "--seeds", options.seeds, f"{MOST_RUNS // pairs:,} at most for so many runs")
     times = round(options.duration * 1e9), round(options.warmup * 1e9)
     runs = [
-        Run(scenario, policy, seed, *times)
-        for scenario in scenarios
-        for seed in range(options.seeds)
-        for policy in policies
+        [
+            Run(scenario, policy, seed, *times)
+            for scenario in part.scenarios
+            for seed in range(options.seeds)
+            for policy in part.policies
+        ]
+        for part in parts
     ]
     store = Store(Path(options.out))
     store.open()
     if store.bad:
         console.print(store.left_out(), markup=False, highlight=False, soft_wrap=True)
     compile_once(console)
-    rows = _run_with_bar(runs, store, options.threads, console)
-    found = cells(rows, options.baseline)
-    for table in tables(found, options.baseline, policies, console.width, options.details):
-        console.print(table)
-    data = summary(found, options.baseline, policies, options.seeds, times)
+    rows = iter(_run_with_bar([run for part in runs for run in part], store, options.threads, console))
+    found = [cells([next(rows) for _ in part], options.baseline) for part in runs]
+    for part, here in zip(parts, found, strict=True):
+        if part.kernel:
+            console.print(part.heading(), markup=False, highlight=False, soft_wrap=True)
+        for table in tables(here, options.baseline, part.policies, console.width, options.details):
+            console.print(table)
+    summaries = [
+        summary(here, options.baseline, part.policies, options.seeds, times)
+        for part, here in zip(parts, found, strict=True)
+    ]
+    data = summaries[0]
+    if options.kernel is not None:
+        data = {"kernels": {str(part.kernel): one for part, one in zip(parts, summaries, strict=True)}}
     data = {"made_by": made_by(options.arguments, scenarios), **data}
     if store.problem:
         console.print(
@@ -175,7 +235,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
         return {**data, "exit_status": 1}
     file = store.folder / "summary.json"
     write_atomically(file, to_json(data, indent=1) + "\n")
-    written = [file, *_plot(found, store.folder / "gain.png", options.baseline, policies, console)]
+    written = [file]
+    for part, here in zip(parts, found, strict=True):
+        plot = f"gain-{part.kernel}.png" if part.kernel else "gain.png"
+        written += _plot(here, store.folder / plot, options.baseline, part.policies, console)
     console.print(f"runs in {store.path}, " + ", ".join(map(str, written)))
     if len(policies) > MANY and not options.details:
         console.print(f"each VM's gain, operations/s, wasted CPU, exits and yields: in {file}, or with --details")

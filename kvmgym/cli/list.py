@@ -16,12 +16,13 @@ from kvmgym.cli.arguments import one_of
 from kvmgym.env.rows import EPISODE_NS
 from kvmgym.measure import agents
 from kvmgym.measure.compare import GROUPS, group_of, grouped
-from kvmgym.params import PLE_PRESETS, Scenario, Vm, Workload
+from kvmgym.params import KERNELS, PLE_PRESETS, Kernel, Scenario, Vm, Workload
+from kvmgym.params.kernels import default_of
 from kvmgym.policies import POLICIES, Policy
 from kvmgym.scenarios import SCENARIOS
 from kvmgym.workloads import WORKLOADS
 
-KINDS = ("policies", "workloads", "scenarios", "agents")
+KINDS = ("policies", "workloads", "scenarios", "kernels", "agents")
 
 
 def add_list(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -29,10 +30,11 @@ def add_list(commands: Any, common: argparse.ArgumentParser) -> None:
     command = commands.add_parser(
         "list",
         parents=[common],
-        help="show policies, workloads, scenarios and kinds of agents",
+        help="show policies, workloads, scenarios, kernels and kinds of agents",
         description="Show the policies (year, source, what they see), workloads (rates a CPU-second, marks) and "
         "scenarios (host and VMs with the switches that are not at their default, tag) that the other commands take by "
-        "name, and the installed kinds of agents. --json also has what the terminal has no room for.",
+        "name, the kernels that a host may have (what a hint does there, what a yielder loses, its own policy), and "
+        "the installed kinds of agents. --json also has what the terminal has no room for.",
     )
     command.add_argument("kind", nargs="?", metavar="KIND", type=one_of("kind", KINDS),
                          help=f"{', '.join(KINDS)} (default: all)")  # fmt: skip
@@ -43,6 +45,7 @@ HEADINGS = {
     "policies": ("policy", "group", "year", "source", "sees", "what it does"),
     "workloads": ("workload", "kernel", "locks", "user locks", "shootdowns", "kicks", "halts", "KiB", "marks"),
     "scenarios": ("scenario", "host", "VMs", "tag", "episode", "about"),
+    "kernels": ("kernel", "scheduler", "hint of yield_to", "yielder", "delayed dequeue", "own policy"),
     "agents": ("agent", "package", "module"),
 }
 
@@ -56,6 +59,8 @@ def rows(kind: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         return HEADINGS[kind], [_policy_row(policy) for policy in grouped(POLICIES)]
     if kind == "workloads":
         return HEADINGS[kind], [_workload_row(work) for work in WORKLOADS]
+    if kind == "kernels":
+        return HEADINGS[kind], [_kernel_row(name, kernel) for name, kernel in KERNELS.items()]
     if kind == "agents":
         return HEADINGS[kind], [_agent_row(point) for point in agents.kinds().values()]
     return HEADINGS[kind], [_scenario_row(scenario) for scenario in SCENARIOS]
@@ -75,6 +80,13 @@ def _workload_row(work: Workload) -> tuple[str, ...]:
     columns = ("kernel_share", "lock_ops", "user_lock_ops", "shootdowns", "kicks", "halts")
     texts = (f"{rates[name]:g}" if rates else "-" for name in columns)
     return (work.name, *texts, str(work.working_set_kib), work.marks)
+
+
+def _kernel_row(name: str, kernel: Kernel) -> tuple[str, ...]:
+    delayed = "-"
+    if kernel.delay_dequeue:
+        delayed = "charged at its wakeup" if kernel.charge_before_wakeup else "not charged at its wakeup"
+    return name, kernel.scheduler, kernel.hint, kernel.yielder, delayed, kernel.on_spin
 
 
 def _scenario_row(scenario: Scenario) -> tuple[str, ...]:
@@ -110,7 +122,7 @@ def switches(item: Any) -> Iterator[str]:
     """
     for each in fields(item):
         value = getattr(item, each.name)
-        if each.name not in UNSAID and value != each.default:
+        if each.name not in UNSAID and value != default_of(item, each):
             yield _switch_text(each.name, value)
 
 

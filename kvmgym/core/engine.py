@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kvmgym.core import account, events, layout, rng, shown
 from kvmgym.core.guest import activity, ipi, locks, program, tasks
-from kvmgym.core.host import balance, directed_yield, eevdf, kvm, queues, ticks
+from kvmgym.core.host import balance, directed_yield, entities, fair, kvm, queues, ticks
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -72,21 +72,15 @@ def _random_phase(w: World, p: int) -> None:
     """Draw what is left of the first slice of each entity of a root queue from the stream of its own first vCPU, and
     the tick offset from that of the entity with the lowest label, so that labels decide and not places."""
     lowest = NONE
-    k = w.rq[p].head
+    k = int64(w.rq[p].head)
     while k != NONE:
-        se = w.se[k]
-        below = eevdf.own_queue(w, k)
-        i = k if below == NONE else _lowest(w, w.rq[below].head)
+        below = entities.own_queue(w, k)
+        i = k if below == NONE else _lowest(w, int64(w.rq[below].head))
         left = w.par[0].unit_ns + rng.part_of(w, w.vcpu[i], w.ent[k].slice_ns)
-        se.deadline_ns = se.vruntime_ns + eevdf.fair(left, se.weight)
-        if below != NONE:
-            child = w.rq[below].head
-            while child != NONE:
-                w.se[child].deadline_ns = w.se[child].vruntime_ns + left
-                child = w.se[child].next
+        fair.begin(w, k, left)
         if lowest == NONE or w.ent[i].order < w.ent[lowest].order:
             lowest = i
-        k = se.next
+        k = int64(w.se[k].next)
     if lowest != NONE:
         w.pcpu[p].tick_offset_ns = rng.part_of(w, w.vcpu[lowest], w.par[0].tick_ns)
 
@@ -98,7 +92,7 @@ def _lowest(w: World, k: int) -> int:
     while k != NONE:
         if w.ent[k].order < w.ent[best].order:
             best = k
-        k = w.se[k].next
+        k = int64(w.se[k].next)
     return best
 
 
@@ -263,10 +257,10 @@ def _reschedule(w: World, p: int, now: int) -> None:
     """__schedule on pCPU `p`: pick, and switch if the pick is another."""
     pcpu = w.pcpu[p]
     prev = pcpu.curr
-    eevdf.update_curr(w, p, now)
-    v = eevdf.pick_vcpu(w, p, now)
+    fair.update_curr(w, p, now)
+    v = fair.pick_vcpu(w, p, now)
     if v == NONE and balance.pull_newidle(w, p, now):
-        v = eevdf.pick_vcpu(w, p, now)
+        v = fair.pick_vcpu(w, p, now)
     if v == prev and v != NONE and w.vcpu[v].state == RUNNING:
         _stay(w, v, now)
         return
@@ -281,7 +275,7 @@ def _reschedule(w: World, p: int, now: int) -> None:
     else:
         pcpu.used_ns += elapsed
         _switch_out(w, prev, now)
-    eevdf.set_current(w, p, prev, v)
+    fair.set_current(w, prev, v)
     pcpu.curr = v
     if prev == NONE or v == NONE:
         queues.count_empty(w, (1 if v == NONE else 0) - (1 if prev == NONE else 0))
@@ -319,7 +313,7 @@ def _switch_out(w: World, v: int, now: int) -> None:
         account.note(w, layout.TR_PREEMPT, v, vcpu.pcpu)
         kvm.on_preempt(vcpu, w.vm[vcpu.vm], now)
     vcpu.last_ran_ns = now
-    if eevdf.parent(w, v) != NONE:
+    if entities.parent(w, v) != NONE:
         w.rq[w.se[v].rq].last_ran_ns = now
 
 
@@ -345,7 +339,7 @@ def _switch_in(w: World, p: int, v: int, was_idle: int, now: int) -> None:
     vcpu.woken = 0
     if pcpu.last_vm != vcpu.vm and vm.rewarm_ns > 0:
         since = vcpu.last_ran_ns
-        if eevdf.parent(w, v) != NONE:
+        if entities.parent(w, v) != NONE:
             since = w.rq[w.se[v].rq].last_ran_ns
         away = ((((now - since) // par.unit_ns) * par.rewarm_q16) >> 16) * par.unit_ns
         vcpu.rewarm_debt_ns = max(vcpu.rewarm_debt_ns, min(vm.rewarm_ns, away))

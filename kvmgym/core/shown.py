@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kvmgym.codes import FIFO, PVQ
 from kvmgym.core import account
-from kvmgym.core.host import eevdf
+from kvmgym.core.host import entities, fair
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import ACT_SPIN_ACK, ACT_SPIN_BARRIER, ACT_SPIN_LOCK, NONE, READY, RUNNING, SHOW_GUEST, SHOW_LAG
 from kvmgym.core.memory import World
@@ -39,19 +39,20 @@ def lag_ns(w: World, v: int) -> int:
 
 @jit
 def standing(w: World, v: int) -> tuple[int, int]:
-    """`lag_ns`, and how far the deadline at the highest level is ahead of V there [same]."""
+    """`lag_ns`, and how far what the pick goes by (EEVDF: the deadline) is ahead of V at the
+    highest level [same]."""
     least = int64(0)
     ahead = int64(0)
     first = True
     k = int64(v)
     while k != NONE and w.se[k].on_rq:
         se = w.se[k]
-        average = se.vruntime_ns if w.rq[se.rq].nr == 1 else eevdf.average(w, se.rq)
+        average = se.vruntime_ns if w.rq[se.rq].nr == 1 else entities.average(w, se.rq)
         lag = average - se.vruntime_ns
         least = lag if first else min(least, lag)
-        ahead = se.deadline_ns - average
+        ahead = fair.rank_ns(w, k) - average
         first = False
-        k = eevdf.owner(w, se.rq)
+        k = entities.owner(w, se.rq)
     return least, ahead
 
 

@@ -89,7 +89,7 @@ VCPU_FIELDS: tuple[Field, ...] = (
         -1.0,
         1.0,
         "slices, at most 4, / 4",
-        "deadline - V of its group in the pCPU's queue",
+        "deadline - V of its group in the pCPU's queue; on CFS vruntime - V, and a slice is the latency",
         f"{_FAIR}, se->deadline",
     ),
     _flag("same_pcpu", "queued at the spinner's pCPU", "task_cpu"),

@@ -12,6 +12,7 @@ from kvmgym.codes import (
     KERNEL_MODES,
     KICK_TARGETS,
     LOCK_KINDS,
+    SCHEDULERS,
     SHOOTDOWN_TARGETS,
     SPIN_KINDS,
     STARTS,
@@ -19,6 +20,7 @@ from kvmgym.codes import (
 from kvmgym.params.dist import DIST_KINDS, Dist
 from kvmgym.params.errors import check, nearest
 from kvmgym.params.host import HZ, PLE_PRESETS, Costs, HaltPoll, Host, Ple
+from kvmgym.params.kernels import KERNELS, Kernel
 from kvmgym.params.program import (
     PHASES,
     Barrier,
@@ -48,11 +50,13 @@ __all__ = [
     "HZ",
     "IPI_MODES",
     "IPI_TRACKING",
+    "KERNELS",
     "KERNEL_MODES",
     "KICK_TARGETS",
     "LOCK_KINDS",
     "PHASES",
     "PLE_PRESETS",
+    "SCHEDULERS",
     "SHOOTDOWN_TARGETS",
     "SPIN_KINDS",
     "STARTS",
@@ -69,6 +73,7 @@ __all__ = [
     "HaltPoll",
     "Host",
     "HostTask",
+    "Kernel",
     "Kick",
     "Lock",
     "LockSpec",

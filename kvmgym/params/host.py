@@ -7,13 +7,25 @@ A (assumed). Left out: frequency scaling, hyperthreads, NUMA distances.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from kvmgym.codes import DEBOOSTS, FORFEITS, KERNEL_MODES, STARTS
+from kvmgym.codes import DEBOOSTS, FORFEITS, KERNEL_MODES, SCHEDULERS, STARTS
 from kvmgym.params.dist import scale_fields
-from kvmgym.params.errors import MAX_NS, check, flags, instances, integer_choice, integers, numbers
+from kvmgym.params.errors import (
+    MAX_NS,
+    check,
+    fail,
+    flags,
+    instances,
+    integer_choice,
+    integers,
+    lookup,
+    numbers,
+    set_field,
+)
+from kvmgym.params.kernels import KERNELS, NEWEST, PARTS, default_of, kernel_part
 from kvmgym.params.switches import check_switches, switch
 
 HZ = (100, 250, 300, 1000)
@@ -124,11 +136,18 @@ class HaltPoll:
 
 @dataclass(frozen=True)
 class Host:
-    """A host of `pcpus` pCPUs with EEVDF run queues.
+    """A host of `pcpus` pCPUs with the run queues of a fair scheduler.
 
-    hz: ticks a second, 100, 250, 300 or 1000. slice_ns: base slice; None takes the kernel's rule. The flags are the
-    scheduler features of the same name; group_scheduling gives every VM its own cgroup. forfeit: what a yielder
-    gives up, as of Linux "6.19" or "pre-6.19", or "none". yield_deboost: the scheduler half of the series: the
+    kernel: a name of kvmgym.params.kernels, whose values scheduler, forfeit, pick_buddy, delay_dequeue,
+    charge_before_wakeup and alt_period have unless they are given; None is the newest. (A host that is there already
+    goes to another kernel by `on_kernel`.) hz: ticks a second, 100, 250, 300 or 1000. slice_ns: base slice; None takes
+    the kernel's rule. The flags are the scheduler features of the same name; group_scheduling gives every VM its own
+    cgroup. scheduler: "eevdf" or "cfs". Of EEVDF alone are slice_ns, run_to_parity, place_lag, delay_dequeue,
+    preempt_short, pick_buddy, next_buddy, forfeit, charge_before_wakeup (what runs is charged before the wakeup of a
+    task that stayed queued is judged) and the series' scheduler half; of CFS alone latency_ns, min_granularity_ns and
+    wakeup_granularity_ns (None takes the kernel's rule) and alt_period (since 5.13: a slice's period counts all tasks
+    of the pCPU, and no slice is below the minimum granularity). forfeit: what a yielder gives up, as of Linux "6.19" or
+    "pre-6.19", or "none". yield_deboost: the scheduler half of the series: the
     debooster of "v1" or "v2", the lag credit of "v3", or "none". lag_credit_scale: v3's credit in slices for
     each other queued entity (the published text leaves the scale open; this one is ours). lag_credit_across: the credit
     reaches targets on other pCPUs too, which v3 leaves to the future. llc_pcpus: pCPUs that share a last-level cache.
@@ -145,12 +164,12 @@ class Host:
     group_scheduling: bool = True
     run_to_parity: bool = True
     place_lag: bool = True
-    delay_dequeue: bool = True
+    delay_dequeue: bool = kernel_part()
     wakeup_preemption: bool = True
     preempt_short: bool = True
-    pick_buddy: bool = True
+    pick_buddy: bool = kernel_part()
     next_buddy: bool = False
-    forfeit: str = switch(FORFEITS, "6.19")
+    forfeit: str = kernel_part(FORFEITS)
     yield_deboost: str = switch(DEBOOSTS, "none")
     lag_credit_scale: float = 0.25
     lag_credit_across: bool = False
@@ -160,18 +179,37 @@ class Host:
     llc_pcpus: int = 16
     start: str = switch(STARTS, "aligned")
     tick_scale: int = 1
+    kernel: str | None = None
+    scheduler: str = kernel_part(SCHEDULERS)
+    charge_before_wakeup: bool = kernel_part()
+    alt_period: bool = kernel_part()
+    latency_ns: int | None = None
+    min_granularity_ns: int | None = None
+    wakeup_granularity_ns: int | None = None
 
     def __post_init__(self) -> None:
+        if self.kernel is not None:
+            check(isinstance(self.kernel, str), "Host.kernel", self.kernel, "a kernel's name")
+            lookup("Host.kernel", "kernel", self.kernel, KERNELS)
+        for name in PARTS:
+            if getattr(self, name) is None:
+                set_field(self, name, getattr(KERNELS[self.kernel or NEWEST], name))
         integers(self, 1, 512, "pcpus", "llc_pcpus")
         integer_choice(self, "hz", HZ)
-        if self.slice_ns is not None:
-            integers(self, 1, MAX_NS, "slice_ns")
+        for name in ("slice_ns", "latency_ns", "min_granularity_ns", "wakeup_granularity_ns"):
+            if getattr(self, name) is not None:
+                integers(self, 1, MAX_NS, name)
         instances(self, "costs", Costs, "Costs")
         instances(self, "ple", Ple, "a Ple")
         instances(self, "halt_poll", HaltPoll, "a HaltPoll")
         flags(self, "group_scheduling", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption")
         flags(self, "preempt_short", "pick_buddy", "next_buddy", "balance", "lag_credit_across")
+        flags(self, "charge_before_wakeup", "alt_period")
         check_switches(self)
+        if self.scheduler == "cfs" and self.yield_deboost != "none":
+            fail(
+                "Host.yield_deboost", self.yield_deboost, '"none" on CFS: the scheduler half of the series is for EEVDF'
+            )
         numbers(self, 0, 4, "lag_credit_scale")
         integers(self, 1, MAX_NS, "balance_interval_ns")
         integers(self, 0, MAX_NS, "migration_cost_ns")
@@ -182,11 +220,48 @@ class Host:
         """slice_ns, or 0.7 ms times 1 + floor(log2(min(pcpus, 8))). Source: kernel/sched/fair.c."""
         return self.slice_ns if self.slice_ns is not None else 700_000 * min(self.pcpus, 8).bit_length()
 
+    def _by_cpus(self, given: int | None, one_cpu_ns: int) -> int:
+        return given if given is not None else one_cpu_ns * min(self.pcpus, 8).bit_length()
+
+    @property
+    def sched_latency_ns(self) -> int:
+        """CFS: latency_ns, or 6 ms times 1 + floor(log2(min(pcpus, 8)))."""
+        return self._by_cpus(self.latency_ns, 6_000_000)
+
+    @property
+    def sched_min_granularity_ns(self) -> int:
+        """CFS: min_granularity_ns, or 0.75 ms by the same rule."""
+        return self._by_cpus(self.min_granularity_ns, 750_000)
+
+    @property
+    def sched_wakeup_granularity_ns(self) -> int:
+        """CFS: wakeup_granularity_ns, or 1 ms by the same rule."""
+        return self._by_cpus(self.wakeup_granularity_ns, 1_000_000)
+
+    @property
+    def turn_ns(self) -> int:
+        """What virtual times of the scheduler are compared with: EEVDF's base slice, CFS's latency."""
+        return self.base_slice_ns if self.scheduler == "eevdf" else self.sched_latency_ns
+
     @property
     def tick_ns(self) -> int:
         """Time between two ticks of a pCPU."""
         return 10**9 // self.hz * self.tick_scale
 
+    def on_kernel(self, name: str) -> Host:
+        """The host under another kernel; what was set by itself stays. ValueError for an unknown one."""
+        own = {each.name for each in fields(self) if getattr(self, each.name) != default_of(self, each)}
+        parts: dict[str, Any] = {part: None for part in PARTS if part not in own}
+        return replace(self, kernel=name, **parts)
+
     def scaled(self, factor: int) -> Host:
-        """The host with every time multiplied; the base slice becomes explicit."""
-        return scale_fields(self, factor, slice_ns=self.base_slice_ns * factor, tick_scale=self.tick_scale * factor)
+        """The host with every time multiplied; what follows from the number of pCPUs becomes explicit."""
+        times = {"slice_ns": self.base_slice_ns}
+        if self.scheduler == "cfs":
+            times |= {
+                "latency_ns": self.sched_latency_ns,
+                "min_granularity_ns": self.sched_min_granularity_ns,
+                "wakeup_granularity_ns": self.sched_wakeup_granularity_ns,
+            }
+        explicit = {name: time * factor for name, time in times.items()}
+        return scale_fields(self, factor, tick_scale=self.tick_scale * factor, **explicit)

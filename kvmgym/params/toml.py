@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from kvmgym.params.dist import DIST_KINDS, Dist
 from kvmgym.params.errors import nearest, quoted, shorten, shown
+from kvmgym.params.kernels import default_of
 from kvmgym.params.program import PHASES
 from kvmgym.params.workload import Workload
 
@@ -62,7 +63,8 @@ def _changed(item: Any) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
     """The fields of a dataclass that differ from their default, with their values."""
     for field in dataclasses.fields(item):
         value = getattr(item, field.name)
-        if field.default is dataclasses.MISSING or value != field.default:
+        default = default_of(item, field)
+        if default is dataclasses.MISSING or value != default:
             yield field, value
 
 

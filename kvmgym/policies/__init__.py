@@ -83,9 +83,17 @@ class Policy:
         """The function is part of this package, and tested with it."""
         return str(plain_of(self.function).__module__).split(".")[0] == PACKAGE
 
+    def fits(self, scenario: Scenario) -> bool:
+        """False where the policy's scheduler half, which is for EEVDF, has nothing to act on."""
+        return self.deboost in (None, "none") or scenario.host.scheduler == "eevdf"
+
     def prepare(self, scenario: Scenario) -> Scenario:
         """The scenario with what belongs to the policy switched on in it."""
         if self.deboost is not None:
+            scheduler = scenario.host.scheduler
+            check(
+                self.fits(scenario), f"policy {self.name}: Host.scheduler", scheduler, '"eevdf" for its scheduler half'
+            )
             switches: dict[str, Any] = {"yield_deboost": self.deboost, "lag_credit_across": self.credit_across}
             if any(getattr(scenario.host, name) != value for name, value in switches.items()):
                 scenario = replace(scenario, host=replace(scenario.host, **switches))

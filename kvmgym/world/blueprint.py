@@ -112,7 +112,7 @@ class Blueprint:
         pcpu["deboosted_ns"] = -layout.INF
         groups = len(self.vms) * self.pcpus
         rq = np.zeros(self.pcpus + groups, layout.RQ)
-        for name in ("head", "curr", "next_buddy"):
+        for name in ("head", "curr", "next_buddy", "last_buddy", "skip_buddy"):
             rq[name] = layout.NONE
         words = np.zeros(self.vcpus * pend_words, np.int64)
         affin = self._affinity(affin_words)
@@ -152,7 +152,9 @@ class Blueprint:
             "locks": sum(spec.count for vm in self.vms for spec in vm.workload.locks),
             "gates": sum(len(vm.workload.queues) + len(vm.workload.barriers) for vm in self.vms), "leaves": leaves,
             "trace_cap": self.trace_rows, "pend_words": pend_words, "affin_words": affin_words,
-            "tick_ns": host.tick_ns, "unit_ns": host.tick_scale, "slice_ns": host.base_slice_ns,
+            "tick_ns": host.tick_ns, "unit_ns": host.tick_scale, "slice_ns": host.turn_ns,
+            "latency_ns": host.sched_latency_ns, "min_granularity_ns": host.sched_min_granularity_ns,
+            "wakeup_granularity_ns": host.sched_wakeup_granularity_ns,
             "rewarm_q16": round(host.costs.rewarm_share * 65536),
             "lag_credit_q16": round(host.lag_credit_scale * 65536), "tasks": len(self.task_homes), "one_slice": 1,
         }  # fmt: skip
@@ -237,7 +239,7 @@ class Blueprint:
     def _constants(self, rank: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
         """What never changes of the scheduling entities; a group has the label of its VM's first vCPU."""
         ent = np.zeros(self.vcpus + len(self.vms) * self.pcpus, layout.ENTITY)
-        ent["slice_ns"] = self.scenario.host.base_slice_ns
+        ent["slice_ns"] = self.scenario.host.turn_ns
         ent["order"][: self.vcpus] = rank
         ent["order"][self.vcpus :] = np.repeat(rank[self.firsts[:-1]], self.pcpus)
         return ent

@@ -5,12 +5,12 @@ from functools import cache
 import numpy as np
 import pytest
 from digests import booted, digest
-from entities import change
-from examples import EXAMPLES, MS, US
+from entities import change, plain
+from examples import EXAMPLES, KERNEL_EXAMPLES, MS, US
 
 from kvmgym.codes import MUTEX, TAS
+from kvmgym.core.check import host, world
 from kvmgym.core.check import violations as found
-from kvmgym.core.check import world
 from kvmgym.core.check.violations import VIOLATIONS, code_of, describe
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -198,6 +198,12 @@ def forgotten_task(world):
     corrupt(world.vcpu[v], run_head=t, run_tail=t)
 
 
+def far_behind(world):
+    """An entity on CFS has more credit than a sleep gives."""
+    behind = -int(world.par[0].latency_ns) // 2 - 1
+    change(world, int(queued(world).head), vruntime_ns=int(queued(world).zero_vruntime_ns) + behind)
+
+
 CORRUPTIONS = {
     found.TIME_BACK: lambda w: corrupt(w.host[0], now_ns=INF - 1),
     found.TREE: loser_wins,
@@ -271,13 +277,17 @@ MORE = (  # further ways to break the same rules, in examples that have guest ta
     ("paravirtual", found.POLLING, lambda w: corrupt(any_vcpu(w, lambda v: v.polling), poll_ns=-1)),
     ("paravirtual", found.POLLING, lambda w: corrupt(any_vcpu(w), poll_ns=100 * US + 1)),
     ("paravirtual", found.POLLING, lambda w: corrupt(any_vcpu(w, lambda v: v.state == READY), polling=1)),
+    ("mixed_on_6.1", found.RQ_MIN, far_behind),
+    ("mixed_on_6.1", found.RQ_BUDDY, lambda w: corrupt(w.rq[0], last_buddy=pick(w, "se", lambda se: se.on_rq == 0))),
+    ("mixed_on_6.1", found.RQ_BUDDY, lambda w: corrupt(w.rq[0], skip_buddy=pick(w, "se", lambda se: se.on_rq == 0))),
+    ("mixed", found.RQ_BUDDY, lambda w: corrupt(w.rq[0], skip_buddy=pick(w, "se", lambda se: se.on_rq and se.rq == 0))),
 )  # fmt: skip
 
 
 @cache
 def moments(name):
     """A blueprint of an example, and copies of one world at 400 instants."""
-    blueprint, (row,) = booted(EXAMPLES[name], "relaxed", 5)
+    blueprint, (row,) = booted({**EXAMPLES, **KERNEL_EXAMPLES}[name], "relaxed", 5)
     rows = []
     for until_ns in range(0, 6 * MS, 15 * US):
         advance(blueprint, row, until_ns, BY_NAME["relaxed"])
@@ -300,7 +310,16 @@ def test_violations_are_described():
 
 
 def test_there_is_a_corruption_for_every_violation():
-    assert set(CORRUPTIONS) == set(VIOLATIONS)
+    assert {*CORRUPTIONS, *(code for _, code, _ in MORE)} == set(VIOLATIONS)
+
+
+def test_a_min_vruntime_that_falls_is_noticed():
+    blueprint, rows = moments("mixed_on_6.1")
+    w = view(rows[-1].copy(), blueprint.static)
+    before = w.rq["zero_vruntime_ns"].copy()
+    assert plain(host.min_vruntimes)(w, before) == 0
+    corrupt(w.rq[2], zero_vruntime_ns=lambda ns: ns - 1)
+    assert code_of(int(plain(host.min_vruntimes)(w, before))) == found.RQ_MIN
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import pytest
 from digests import booted, digest, run
-from examples import EXAMPLES, MS, US
+from examples import EXAMPLES, KERNEL_EXAMPLES, MS, US
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import many, policies, scenarios, seeds
@@ -32,17 +32,19 @@ INTERPRETED_NS = 700 * US  # plain Python makes some thousand events a second
 def test_compiled_and_interpreted_runs_agree_bit_for_bit():
     pairs = {"mixed": ("relaxed", "random"), "crowded": ("legacy", "strict"), "wide": ("relaxed", "legacy-i-bug"),
              "old_kernel": ("none", "relaxed-only"), "paravirtual": ("linear", "series-v2"),
-             "tasked": ("clairvoyant-bound", "2017")}  # fmt: skip
+             "tasked": ("clairvoyant-bound", "2017"), "mixed_on_5.4": ("2019",), "mixed_on_6.1": ("random",),
+             "mixed_on_6.12": ("legacy",)}  # fmt: skip
+    examples = {**EXAMPLES, **KERNEL_EXAMPLES}
     runs = [(name, policy, 3, INTERPRETED_NS, 100) for name, chosen in pairs.items() for policy in chosen]
     plain = subprocess.run(
         [sys.executable, str(HERE / "support" / "digests.py")],
-        input=json.dumps([(EXAMPLES[name].to_toml(), *rest) for name, *rest in runs]),
+        input=json.dumps([(examples[name].to_toml(), *rest) for name, *rest in runs]),
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert json.loads(plain.stdout) == [run(EXAMPLES[name], *rest) for name, *rest in runs]
+    assert json.loads(plain.stdout) == [run(examples[name], *rest) for name, *rest in runs]
 
 
 @jit

@@ -1,11 +1,13 @@
 """Every invariant at every event of random scenarios, and conservation laws of results."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from digests import booted
 from examples import EXAMPLES, MS, US
 from hypothesis import given
-from strategies import many, policies, scenarios, seeds
+from strategies import many, policies, policies_without_deboost, scenarios, seeds
 
 from kvmgym.core import engine, layout
 from kvmgym.core.check import world
@@ -64,6 +66,23 @@ def wild(vm, vcpus, me, ask):
 @pytest.mark.parametrize("policy", [*BY_NAME, wild])
 def test_invariants_hold_in_the_examples(name, policy):
     blueprint, (row,) = booted(EXAMPLES[name], policy, 1)
+    run_checked(blueprint, row, policy, 10 * MS)
+
+
+@many(150)
+@given(scenarios(scheduler="cfs"), policies_without_deboost, seeds)
+def test_invariants_hold_at_every_event_on_cfs(scenario, policy, seed):
+    blueprint, (row,) = booted(scenario, policy, seed)
+    run_checked(blueprint, row, policy, 3 * MS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("policy", ["legacy", "2012", "relaxed", "random", "clairvoyant", wild])
+@pytest.mark.parametrize("short", [{}, {"latency_ns": 400 * US, "min_granularity_ns": 50 * US, "alt_period": False,
+                                        "wakeup_granularity_ns": 70 * US}], ids=["default", "short"])  # fmt: skip
+def test_invariants_hold_in_the_examples_on_cfs(name, policy, short):
+    host = replace(EXAMPLES[name].host, scheduler="cfs", yield_deboost="none", **short)
+    blueprint, (row,) = booted(replace(EXAMPLES[name], host=host), policy, 1)
     run_checked(blueprint, row, policy, 10 * MS)
 
 

@@ -1,7 +1,7 @@
 """Scheduling entities to set by hand: a queue's sums follow from its entities, so they are brought along."""
 
 from kvmgym.core.check import host
-from kvmgym.core.host import eevdf
+from kvmgym.core.host import entities
 
 
 def plain(function):
@@ -31,4 +31,4 @@ def give_slice(world, k, slice_ns):
 
 def group_above(world, k):
     """The group entity above an entity that is or was queued in a group."""
-    return int(plain(eevdf.owner)(world, world.se[k]["rq"]))
+    return int(plain(entities.owner)(world, world.se[k]["rq"]))

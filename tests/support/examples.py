@@ -1,6 +1,9 @@
 """Scenarios that tests of invariants, determinism and golden trajectories share: small, and busy in every respect."""
 
+from dataclasses import replace
+
 from kvmgym.params import (
+    KERNELS,
     PLE_PRESETS,
     Barrier,
     BarrierSpec,
@@ -160,4 +163,12 @@ def tasked():
     return Scenario("tasked", host, guests)
 
 
+def on_kernels():
+    """The mixed example on each kernel, slices and granularities short enough to end within a few ms."""
+    short = {"latency_ns": 1_200 * US, "min_granularity_ns": 150 * US, "wakeup_granularity_ns": 200 * US}
+    given = {name: replace(mixed().host, **short).on_kernel(name) for name in KERNELS}
+    return {f"mixed_on_{name}": replace(mixed(), host=host) for name, host in given.items()}
+
+
+KERNEL_EXAMPLES = on_kernels()
 EXAMPLES = {example.__name__: example() for example in (mixed, crowded, wide, old_kernel, broad, paravirtual, tasked)}

@@ -6,14 +6,15 @@ difference, say in the changelog why results moved, and commit both.
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
-from examples import EXAMPLES
+from examples import EXAMPLES, KERNEL_EXAMPLES
 from stories import ROWS, Story
 
 from kvmgym.core.layout import TRACE
-from kvmgym.params import Scenario
+from kvmgym.params import KERNELS, Scenario
 
 FOLDER = Path(__file__).parents[1] / "core" / "golden"
 FIRST_ROWS = 40
@@ -27,6 +28,7 @@ RUNS = (  # example, policy, seed, duration in ns: each fills most of the trace
     ("old_kernel", "none", 7, 12_000_000),
     ("paravirtual", "relaxed", 8, 3_000_000),
     ("tasked", "legacy", 9, 8_000_000),
+    *((f"mixed_on_{name}", kernel.on_spin, 10, 3_000_000) for name, kernel in KERNELS.items()),
 )
 COUNTED = {
     "host": ("events", "decisions"),
@@ -56,11 +58,11 @@ def record(text, policy, seed, duration_ns):
     }
 
 
-def update():
-    """Write every golden file."""
+def update(*names):
+    """Write every golden file, or those of the examples named."""
     FOLDER.mkdir(exist_ok=True)
-    for name, policy, seed, duration_ns in RUNS:
-        text = EXAMPLES[name].to_toml()
+    for name, policy, seed, duration_ns in RUNS if not names else [run for run in RUNS if run[0] in names]:
+        text = {**EXAMPLES, **KERNEL_EXAMPLES}[name].to_toml()
         run = {"policy": policy, "seed": seed, "duration_ns": duration_ns, **record(text, policy, seed, duration_ns)}
         content = json.dumps({**run, "scenario": text.splitlines()}, indent=1) + "\n"
         (FOLDER / f"{name}-{policy}.json").write_text(content, encoding="utf-8")
@@ -68,4 +70,4 @@ def update():
 
 
 if __name__ == "__main__":
-    update()
+    update(*sys.argv[1:])

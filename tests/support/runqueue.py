@@ -12,7 +12,7 @@ from entities import change, give_slice
 from stories import Story, plain_host, user, work
 
 from kvmgym.core import layout
-from kvmgym.core.host import eevdf
+from kvmgym.core.host import eevdf, entities
 from kvmgym.params import Scenario, Vm
 
 MS = 1_000_000
@@ -56,7 +56,7 @@ def lag(s: Story, k: int) -> float:
 
 def average(s: Story, rq: int = 0) -> float:
     """V of a queue, in ms."""
-    return int(eevdf.average(s.world, rq)) / MS
+    return int(entities.average(s.world, rq)) / MS
 
 
 def pick(s: Story, rq: int = 0) -> int:

@@ -5,7 +5,7 @@ queues in a line or barriers that every role passes once a loop. Guests that sch
 barriers. So whatever happens, somebody can go on.
 """
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numba
 from hypothesis import HealthCheck, settings
@@ -55,7 +55,8 @@ from kvmgym.policies import POLICIES
 
 US, MS = 1_000, 1_000_000
 SWITCHES = ("group_scheduling", "run_to_parity", "place_lag", "delay_dequeue", "wakeup_preemption", "preempt_short",
-            "pick_buddy", "next_buddy", "balance", "lag_credit_across")  # fmt: skip
+            "pick_buddy", "next_buddy", "balance", "lag_credit_across", "charge_before_wakeup",
+            "alt_period")  # fmt: skip
 VM_SWITCHES = ("enable_relaxed_boost", "pv_kick_yields", "pv_tlb_flush", "pv_sched_yield", "apicv", "sev_es")
 WEIGHTS = (2, 100, 1024, 1024, 5000, 262_144)
 
@@ -67,6 +68,7 @@ def many(n):
 
 
 policies = st.sampled_from([policy.name for policy in POLICIES])
+policies_without_deboost = st.sampled_from([policy.name for policy in POLICIES if policy.deboost is None])
 seeds = st.integers(0, 2**32)
 
 
@@ -129,9 +131,9 @@ def halt_polls(draw):
 
 
 @st.composite
-def hosts(draw, most_pcpus=8):
+def hosts(draw, most_pcpus=8, scheduler="eevdf"):
     """Hosts of 1 to `most_pcpus` pCPUs with every switch on or off."""
-    return Host(
+    host = Host(
         pcpus=draw(st.integers(1, most_pcpus)),
         hz=draw(st.sampled_from(HZ)),
         slice_ns=draw(st.one_of(st.none(), st.integers(10 * US, 3 * MS))),
@@ -147,6 +149,11 @@ def hosts(draw, most_pcpus=8):
         start=draw(st.sampled_from(STARTS)),
         **{name: draw(st.booleans()) for name in SWITCHES},
     )
+    if scheduler == "eevdf":
+        return host
+    names = ("latency_ns", "min_granularity_ns", "wakeup_granularity_ns")
+    tunables = {name: draw(st.one_of(st.none(), st.integers(1, 3 * MS))) for name in names}
+    return replace(host, scheduler=scheduler, yield_deboost="none", **tunables)
 
 
 class _Locks:
@@ -292,9 +299,9 @@ def host_tasks(draw, pcpus, place):
 
 
 @st.composite
-def scenarios(draw, most_pcpus=8, most_vms=4):
+def scenarios(draw, most_pcpus=8, most_vms=4, scheduler="eevdf"):
     """Scenarios of 1 to `most_vms` VMs and 0 to 2 host tasks on a random host."""
-    host = draw(hosts(most_pcpus))
+    host = draw(hosts(most_pcpus, scheduler))
     guests = tuple(draw(vms(host.pcpus, place)) for place in range(draw(st.integers(1, most_vms))))
     tasks = tuple(draw(host_tasks(host.pcpus, place)) for place in range(draw(st.integers(0, 2))))
     return Scenario("random", host, guests, tasks)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from kvmgym.codes import SCHED_CFS
 from kvmgym.core import events
 from kvmgym.core.check.violations import (
     IDLE_LIST,
@@ -19,6 +22,7 @@ from kvmgym.core.check.violations import (
     RQ_CURR,
     RQ_ELIGIBLE,
     RQ_LIST,
+    RQ_MIN,
     RQ_OVERFLOW,
     RQ_SUMS,
     SE_DEADLINE,
@@ -31,11 +35,11 @@ from kvmgym.core.check.violations import (
     at,
 )
 from kvmgym.core.guest import activity
-from kvmgym.core.host import eevdf, queues
+from kvmgym.core.host import entities, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import ACT_COMPUTE, ACT_HALT, ACT_SEND, BLOCKED, INF, NONE, POLL_ENDS, READY, RUNNING
 from kvmgym.core.memory import World
-from kvmgym.core.records import Vcpu
+from kvmgym.core.records import Numbers, Vcpu, int64
 
 _SAFE = 4.0e18  # products of weights and vruntimes stay below this, clear of 2^63
 
@@ -174,7 +178,7 @@ def run_queues(w: World) -> int:
         se = w.se[k]
         listed -= 1 if se.on_rq else 0
         if k >= first_group:
-            nr = w.rq[eevdf.own_queue(w, k)].nr
+            nr = w.rq[entities.own_queue(w, k)].nr
             if (se.on_rq == 1) != (nr > 0 or se.delayed == 1) or (se.delayed and nr > 0):
                 return at(SE_GROUP, k)
             if se.on_rq and (se.weight < 2 or se.weight > w.vm[(k - first_group) // w.par[0].pcpus].shares):
@@ -188,45 +192,52 @@ def tally(w: World, rq: int) -> tuple[int, int]:
     queue = w.rq[rq]
     load = 0
     moment = 0
-    k = queue.head
+    k = int64(queue.head)
     while k != NONE:
         se = w.se[k]
         load += se.weight
         moment += se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
-        k = se.next
+        k = int64(se.next)
     return load, moment
 
 
 @jit
 def _queue(w: World, rq: int) -> int:
-    """One run queue: its list, counts, current entity, buddy, deadlines and eligibility."""
+    """One run queue: its list, counts, current entity, buddies, deadlines or min_vruntime, and eligibility."""
     queue = w.rq[rq]
     limit = w.par[0].vcpus + w.par[0].vms
     nr = 0
     runnable = 0
-    buddy = queue.next_buddy == NONE
+    cfs = w.par[0].scheduler == SCHED_CFS
+    strays = 0  # buddies that are not found in the list
+    for buddy in (queue.next_buddy, queue.last_buddy, queue.skip_buddy):
+        strays += 1 if buddy != NONE else 0
     least = 0
     before = NONE
-    k = queue.head
+    k = int64(queue.head)
     while k != NONE:
         se = w.se[k]
         if nr == limit or se.rq != rq or se.on_rq == 0 or se.prev != before:
             return at(RQ_LIST, rq)
-        if se.rel_deadline or se.vruntime_ns > se.deadline_ns:
+        if se.rel_deadline or (not cfs and se.vruntime_ns > se.deadline_ns):
             return at(SE_DEADLINE, k)
         nr += 1
-        runnable += 1 if eevdf.own_queue(w, k) == NONE and se.delayed == 0 else 0
-        buddy = buddy or (queue.next_buddy == k and se.delayed == 0)
+        runnable += 1 if entities.own_queue(w, k) == NONE and se.delayed == 0 else 0
+        strays -= 1 if queue.next_buddy == k and se.delayed == 0 else 0
+        if cfs:
+            strays -= (1 if queue.last_buddy == k else 0) + (1 if queue.skip_buddy == k else 0)
         ahead = se.vruntime_ns - queue.zero_vruntime_ns
         least = ahead if nr == 1 else min(least, ahead)
         if abs(float(ahead)) * max(queue.load, se.weight) > _SAFE:
             return at(RQ_OVERFLOW, rq)
         before = k
-        k = se.next
+        k = int64(se.next)
     if nr != queue.nr or runnable != queue.nr_runnable:
         return at(RQ_COUNTS, rq)
-    if not buddy:
+    if strays != 0:
         return at(RQ_BUDDY, rq)
+    if cfs and nr > 0 and least < -(w.par[0].latency_ns >> 1):
+        return at(RQ_MIN, rq)
     load, moment = tally(w, rq)
     if nr > 0 and load * least > moment:
         return at(RQ_ELIGIBLE, rq)
@@ -236,13 +247,34 @@ def _queue(w: World, rq: int) -> int:
 
 
 @jit
+def floors(w: World) -> Numbers:
+    """min_vruntime of every run queue, int64 [P + G*P]; nothing of use under EEVDF, which has none."""
+    found = np.zeros(w.par[0].pcpus * (1 + w.par[0].vms), np.int64)
+    for rq in range(found.size):
+        found[rq] = w.rq[rq].zero_vruntime_ns
+    return found
+
+
+@jit
+def min_vruntimes(w: World, before: Numbers) -> int:
+    """Under CFS none is lower than it was `before` (`floors`), which is brought up to date."""
+    if w.par[0].scheduler != SCHED_CFS:
+        return 0
+    for rq in range(before.size):
+        if w.rq[rq].zero_vruntime_ns < before[rq]:
+            return at(RQ_MIN, rq)
+        before[rq] = w.rq[rq].zero_vruntime_ns
+    return 0
+
+
+@jit
 def _current_agrees(w: World, rq: int) -> bool:
     """True when the queue's current entity is the running vCPU of its pCPU, or that vCPU's group, or none."""
     v = w.pcpu[rq % w.par[0].pcpus].curr
     curr = w.rq[rq].curr
     if v == NONE:
         return curr == NONE
-    group = eevdf.parent(w, v)
+    group = entities.parent(w, v)
     if w.vcpu[v].state != RUNNING:  # it has halted, and its group may stay current until the pCPU picks anew
         return curr == NONE or curr == group
     if w.se[v].rq == rq:

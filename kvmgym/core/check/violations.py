@@ -17,7 +17,7 @@ _PLACE = int64(1000)  # a violation is code + _PLACE * index of what it concerns
  SE_STATE, SE_PLACE, RUNNING_FLAGS, READY_FLAGS, BLOCKED_FLAGS, SPIN_LOOP, PLE_WINDOW, LOST_WAKEUP, ACTIVITY, TIMER,
  PENDING, HANDLER, TIME_LEFT, VCPU_TIME, SPIN_TIME, HOLDS, LHP, LOCK_OWNER, LOCK_LIST, LOCK_FREE, LOCK_PASSED,
  GATE_LIST, GATE_LEVEL, ACKS, GOALS, SERVING, VM_COUNTS, VM_LOAD, OVERHEAD_SUM, READY_SUM, TASK_PLACE, POLLING,
- RQ_SUMS) = (int64(code) for code in range(1, 55))  # fmt: skip
+ RQ_SUMS, RQ_MIN) = (int64(code) for code in range(1, 56))  # fmt: skip
 
 VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
     {
@@ -36,10 +36,11 @@ VIOLATIONS: Mapping[np.int64, str] = MappingProxyType(
         RQ_LIST: "the run queue's list is broken, or holds an entity that is not on it",
         RQ_COUNTS: "nr or nr_runnable of the run queue is not what its list holds",
         RQ_CURR: "the run queue's current entity is not the one that runs",
-        RQ_BUDDY: "the run queue's buddy is not queued there, or is delayed",
+        RQ_BUDDY: "a buddy of the run queue is not queued there, is delayed, or is one that its scheduler has not",
         RQ_ELIGIBLE: "no entity of the run queue is eligible",
         RQ_OVERFLOW: "vruntimes of the run queue are too far apart for 64 bits",
         RQ_SUMS: "load or moment of the run queue is not the sum over its entities",
+        RQ_MIN: "min_vruntime of the run queue fell, or somebody queued is further behind it than a sleeper's credit",
         SE_DEADLINE: "the queued entity's deadline is relative, or has passed",
         SE_LISTED: "some entity is on a queue whose list does not hold it",
         SE_GROUP: "the group is queued without vCPUs and not delayed, or the reverse; or its weight is out of range",

@@ -76,10 +76,13 @@ def advance_checked(w: World, until_ns: int, policy: PolicyFunction) -> tuple[in
     status is GOING_ON and host.now_ns the time when it was found."""
     status = GOING_ON
     fault = violation(w)
+    floors = host.floors(w)
     while fault == 0 and status == GOING_ON:
         before_ns = w.host[0].now_ns
         status = engine.step(w, until_ns, policy, NO)
         fault = violation(w) if w.host[0].now_ns >= before_ns else at(TIME_BACK, 0)
+        if fault == 0:
+            fault = host.min_vruntimes(w, floors)
     return status, fault
 
 

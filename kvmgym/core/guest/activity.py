@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from kvmgym.codes import TAS
 from kvmgym.core import account, events, layout
-from kvmgym.core.host import eevdf, placement, queues
+from kvmgym.core.host import fair, placement, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import (
     ACT_COMPUTE,
@@ -129,9 +129,9 @@ def halt(w: World, v: int, now: int) -> None:
     _end_poll(w, v, now)
     vcpu.blocking = 1
     vcpu.spin_from_ns = now
-    if eevdf.update_curr(w, vcpu.pcpu, now):
+    if fair.update_curr(w, vcpu.pcpu, now):
         queues.request_resched(w, vcpu.pcpu)
-    eevdf.dequeue(w, v, YES, now)
+    fair.dequeue(w, v, YES, now)
     account.set_state(w, v, BLOCKED, now)
     account.note(w, layout.TR_BLOCK, v, vcpu.pcpu)
     queues.request_resched(w, vcpu.pcpu)

@@ -7,10 +7,11 @@ pCPUs from its own on), PELT-based load (counts instead).
 from __future__ import annotations
 
 from kvmgym.core import account, layout
-from kvmgym.core.host import eevdf, queues
+from kvmgym.core.host import entities, fair, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NO, NONE, READY
 from kvmgym.core.memory import World
+from kvmgym.core.records import int64
 
 
 @jit
@@ -18,10 +19,10 @@ def _waiting_on(w: World, source: int, p: int, now: int) -> int:
     """A vCPU that waits in the queues of `source`, may run on `p` and is not cache-hot: the one that ran longest ago;
     NONE without one."""
     best = NONE
-    k = w.rq[source].head
+    k = int64(w.rq[source].head)
     while k != NONE:
-        below = eevdf.own_queue(w, k)
-        i = k if below == NONE else w.rq[below].head
+        below = entities.own_queue(w, k)
+        i = k if below == NONE else int64(w.rq[below].head)
         while i != NONE:
             vcpu = w.vcpu[i]
             if (
@@ -35,8 +36,8 @@ def _waiting_on(w: World, source: int, p: int, now: int) -> int:
                 )
             ):
                 best = i
-            i = w.se[i].next if i != k else NONE
-        k = w.se[k].next
+            i = int64(w.se[i].next) if i != k else NONE
+        k = int64(w.se[k].next)
     return best
 
 
@@ -60,10 +61,10 @@ def _busiest(w: World, p: int, least: int) -> int:
 def _migrate(w: World, v: int, p: int, now: int) -> None:
     """Move a waiting vCPU to pCPU `p`; its lag and relative deadline move with it."""
     vcpu = w.vcpu[v]
-    if eevdf.update_curr(w, vcpu.pcpu, now):
+    if fair.update_curr(w, vcpu.pcpu, now):
         queues.request_resched(w, vcpu.pcpu)
     account.count_ready(w, vcpu.pcpu, -1, now)
-    eevdf.dequeue(w, v, NO, now)
+    fair.dequeue(w, v, NO, now)
     queues.attach(w, v, p, now, NO)
     account.count_ready(w, p, 1, now)
     w.pcpu[p].migrations += 1

@@ -10,7 +10,7 @@ debooster acts, so that between the limiter (6 ms) and the reverse pair (0.6 ms)
 from __future__ import annotations
 
 from kvmgym.codes import DEBOOST_V1
-from kvmgym.core.host import eevdf
+from kvmgym.core.host import eevdf, entities
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NONE
 from kvmgym.core.memory import World
@@ -57,11 +57,11 @@ def push_back(w: World, me: int, target: int, now: int) -> None:
     se = w.se[me]  # two vCPUs of a VM on one pCPU share a queue: their chains meet at the leaves
     if w.rq[se.rq].nr <= 1:
         return
-    gran = eevdf.fair(w.par[0].slice_ns, se.weight)
+    gran = entities.fair(w.par[0].slice_ns, se.weight)
     need = max(w.se[target].vruntime_ns - se.vruntime_ns, 0)
     reverse = pcpu.pair_from == target and pcpu.pair_to == me and now - pcpu.pair_ns <= REVERSE_NS * unit
     eevdf.advance_vruntime(w, me, penalty(gran, need, w.rq[se.rq].nr, reverse))
-    se.deadline_ns = se.vruntime_ns + eevdf.fair(w.ent[me].slice_ns, se.weight)
+    se.deadline_ns = se.vruntime_ns + entities.fair(w.ent[me].slice_ns, se.weight)
     pcpu.pair_ns = now
     pcpu.pair_from = me
     pcpu.pair_to = target
@@ -74,9 +74,9 @@ def credit(w: World, me: int, target: int, now: int) -> None:
     while k != NONE:
         if not eevdf.eligible(w, k):
             others = w.rq[w.se[k].rq].nr - 1
-            span = eevdf.fair(w.ent[k].slice_ns, w.se[k].weight)
+            span = entities.fair(w.ent[k].slice_ns, w.se[k].weight)
             eevdf.move_to_lag(w, k, (span * others * w.par[0].lag_credit_q16) >> 16)
-        k = eevdf.parent(w, k)
+        k = entities.parent(w, k)
     pcpu = w.pcpu[w.vcpu[me].pcpu]
     if now - pcpu.deboosted_ns <= INTERVAL_NS * w.par[0].unit_ns:
         return
@@ -84,4 +84,4 @@ def credit(w: World, me: int, target: int, now: int) -> None:
     k = int64(me)
     while k != NONE:
         w.se[k].vprot_ns = w.se[k].vruntime_ns
-        k = eevdf.parent(w, k)
+        k = entities.parent(w, k)

@@ -1,61 +1,19 @@
-"""EEVDF: virtual time, lag, placement, the pick, and delayed dequeue, on two levels of queues.
+"""EEVDF: lag, placement, the pick, and delayed dequeue.
 
-Models kernel/sched/fair.c of Linux 6.12-6.19 as kernel.md 2.3 states it. As in the kernel a queue keeps the sums that
-V follows from. Queues are short here (a few VMs a pCPU), so the pick scans a list where the kernel has an augmented
-tree; the result is the same.
-Left out: idle and throttled entities, SCHED_BATCH, PELT of single entities (a VM's load is one decayed average).
+Models kernel/sched/fair.c of Linux 6.6-6.19. As in the kernel a queue keeps the sums that V follows from. Queues are
+short here (a few VMs a pCPU), so the pick scans a list where the kernel has an augmented tree; the result is the same.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
+from kvmgym.codes import FORFEIT_6_19, FORFEIT_PRE_6_19
+from kvmgym.core.host import entities
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import NO, NONE, YES
 from kvmgym.core.memory import World
-from kvmgym.core.records import Queue, Vm, int64
+from kvmgym.core.records import Queue, int64
 
-_UNIT = 1024  # weight of nice 0
 _FAR = 24  # V is far from the reference after 2^24 ns
-_PERIOD_SHIFT = 20  # load averages decay in periods of 2^20 ns, by half in 32 of them
-_DECAY_Q16 = np.array([round(65536 * 0.5 ** (n / 32)) for n in range(32)], dtype=np.int64)
-
-
-@jit
-def fair(delta_ns: int, weight: int) -> int:
-    """Virtual time that `delta_ns` of running is worth at `weight` (calc_delta_fair)."""
-    if weight == _UNIT:
-        return delta_ns
-    return delta_ns * _UNIT // weight
-
-
-@jit
-def own_queue(w: World, k: int) -> int:
-    """The queue of a group entity, NONE for a vCPU."""
-    first_group = w.par[0].vcpus
-    return w.par[0].pcpus + k - first_group if k >= first_group else NONE
-
-
-@jit
-def owner(w: World, rq: int) -> int:
-    """The group entity that a queue belongs to, NONE for a root queue."""
-    first_group = w.par[0].pcpus
-    return w.par[0].vcpus + rq - first_group if rq >= first_group else NONE
-
-
-@jit
-def parent(w: World, k: int) -> int:
-    """The group entity above an entity that is queued or was, or NONE."""
-    return owner(w, w.se[k].rq)
-
-
-@jit
-def average(w: World, rq: int) -> int:
-    """V of a queue, the current entity included (avg_vruntime); that of an empty one is its last."""
-    queue = w.rq[rq]
-    if queue.load == 0:
-        return queue.zero_vruntime_ns
-    return queue.zero_vruntime_ns + queue.moment // queue.load
 
 
 @jit
@@ -90,11 +48,11 @@ def lag_limit(w: World, k: int) -> int:
     """The most lag that a queued entity may have: the largest queued slice and a tick, by its weight."""
     longest = w.ent[k].slice_ns
     if not w.par[0].one_slice:
-        i = w.rq[w.se[k].rq].head
+        i = int64(w.rq[w.se[k].rq].head)
         while i != NONE:
             longest = max(longest, w.ent[i].slice_ns)
-            i = w.se[i].next
-    return fair(longest + w.par[0].tick_ns, w.se[k].weight)
+            i = int64(w.se[i].next)
+    return entities.fair(longest + w.par[0].tick_ns, w.se[k].weight)
 
 
 @jit
@@ -102,41 +60,22 @@ def _clamped_lag(w: World, k: int) -> int:
     """V - vruntime of a queued entity, within what the largest queued slice and a tick allow."""
     se = w.se[k]
     limit = lag_limit(w, k)
-    return min(max(average(w, se.rq) - se.vruntime_ns, -limit), limit)
+    return min(max(entities.average(w, se.rq) - se.vruntime_ns, -limit), limit)
 
 
 @jit
 def _link(w: World, rq: int, k: int) -> None:
-    queue, se = w.rq[rq], w.se[k]
-    _keep_near(queue)
-    queue.load += se.weight
-    queue.moment += se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
-    se.rq = rq
-    se.prev = NONE
-    se.next = queue.head
-    if queue.head != NONE:
-        w.se[queue.head].prev = k
-    queue.head = k
-    queue.nr += 1
-    se.on_rq = 1
+    _keep_near(w.rq[rq])
+    entities.link(w, rq, k)
 
 
 @jit
 def _unlink(w: World, k: int) -> None:
-    se = w.se[k]
-    queue = w.rq[se.rq]
-    queue.load -= se.weight
-    queue.moment -= se.weight * (se.vruntime_ns - queue.zero_vruntime_ns)
-    if queue.nr == 1:
-        queue.zero_vruntime_ns = se.vruntime_ns
-    if se.prev != NONE:
-        w.se[se.prev].next = se.next
-    else:
-        queue.head = se.next
-    if se.next != NONE:
-        w.se[se.next].prev = se.prev
-    queue.nr -= 1
-    se.on_rq = 0
+    """Take an entity out of its queue; an empty queue keeps its last V."""
+    entities.unlink(w, k)
+    queue = w.rq[w.se[k].rq]
+    if queue.nr == 0:
+        queue.zero_vruntime_ns = w.se[k].vruntime_ns
 
 
 @jit
@@ -146,12 +85,12 @@ def _place(w: World, rq: int, k: int, initial: int) -> None:
     lag = 0
     if w.par[0].place_lag and load > 0 and se.vlag_ns != 0:
         lag = se.vlag_ns * (load + se.weight) // load
-    se.vruntime_ns = average(w, rq) - lag
+    se.vruntime_ns = entities.average(w, rq) - lag
     if se.rel_deadline:
         se.deadline_ns += se.vruntime_ns
         se.rel_deadline = 0
         return
-    span = fair(w.ent[k].slice_ns, se.weight)
+    span = entities.fair(w.ent[k].slice_ns, se.weight)
     se.deadline_ns = se.vruntime_ns + (span >> 1 if initial else span)
 
 
@@ -204,49 +143,12 @@ def move_to_lag(w: World, k: int, lag_ns: int) -> None:
 
 
 @jit
-def set_runnable(w: World, v: int, change: int, now: int) -> None:
-    """Count a vCPU in or out of the runnable ones of its VM, whose decayed load is brought up to date first."""
-    vm = w.vm[w.vcpu[v].vm]
-    _decay_load(vm, now)
-    vm.nr_runnable += change
-    w.rq[w.se[v].rq].nr_runnable += change
-
-
-@jit
-def _decay_load(vm: Vm, now: int) -> None:
-    period = now >> _PERIOD_SHIFT
-    passed = period - vm.load_period
-    if passed > 0:
-        vm.load_period = period
-        target = vm.nr_runnable * _UNIT
-        gap = vm.load_x1024 - target
-        if passed >= 32 * 20:
-            gap = 0
-        else:
-            gap = (gap * _DECAY_Q16[passed & 31]) // 65536 // (1 << (passed >> 5))
-        vm.load_x1024 = target + gap
-
-
-@jit
-def _group_weight(w: World, k: int, now: int) -> int:
-    """calc_group_shares: the VM's shares, in the proportion of its load that is on this pCPU."""
-    queue = w.rq[own_queue(w, k)]
-    vm = w.vm[(k - w.par[0].vcpus) // w.par[0].pcpus]
-    _decay_load(vm, now)
-    local = queue.nr_runnable * _UNIT
-    if local == 0:
-        return int64(w.se[k].weight)
-    load = max(vm.load_x1024, local)
-    return min(max(vm.shares * local // load, 2), int64(vm.shares))
-
-
-@jit
 def update_group(w: World, k: int, now: int) -> None:
     """update_cfs_group: give a queued group entity its present weight; lag and deadline keep their meaning."""
     if k == NONE or w.se[k].on_rq == 0:
         return
     se = w.se[k]
-    weight = _group_weight(w, k, now)
+    weight = entities.group_weight(w, k, now)
     before = int64(se.weight)
     if weight == before:
         return
@@ -263,7 +165,7 @@ def update_group(w: World, k: int, now: int) -> None:
 
 
 @jit
-def update_curr(w: World, p: int, now: int) -> int:
+def update_curr(w: World, p: int, now: int) -> bool:
     """Charge the running vCPU and its group up to `now`. True when the pCPU should reschedule: some level's slice or
     protection has ended and others are queued there (update_curr, update_deadline)."""
     pcpu = w.pcpu[p]
@@ -277,16 +179,16 @@ def update_curr(w: World, p: int, now: int) -> int:
         if se.on_rq == 0 or queue.curr != k:
             break
         if delta > 0:
-            advance_vruntime(w, k, fair(delta, se.weight))
+            advance_vruntime(w, k, entities.fair(delta, se.weight))
         if se.vruntime_ns >= se.deadline_ns:
-            se.deadline_ns = se.vruntime_ns + fair(w.ent[k].slice_ns, se.weight)
+            se.deadline_ns = se.vruntime_ns + entities.fair(w.ent[k].slice_ns, se.weight)
             if queue.nr > 1:
                 resched = True
             if queue.next_buddy == k:
                 queue.next_buddy = NONE
         elif se.vruntime_ns >= se.vprot_ns and queue.nr > 1:
             resched = True
-        k = owner(w, se.rq)
+        k = entities.owner(w, se.rq)
     return resched
 
 
@@ -294,16 +196,16 @@ def update_curr(w: World, p: int, now: int) -> int:
 def enqueue(w: World, v: int, rq: int, now: int, initial: int) -> None:
     """Queue a vCPU, and its group above it, on the queue `rq` of its pCPU (enqueue_task_fair)."""
     p = w.vcpu[v].pcpu
-    group = owner(w, rq)
+    group = entities.owner(w, rq)
     w.se[v].delayed = 0
     _place(w, rq, v, initial)
     _link(w, rq, v)
     w.pcpu[p].nr_running += 1
-    set_runnable(w, v, 1, now)
+    entities.set_runnable(w, v, 1, now)
     if group == NONE:
         return
     if w.se[group].on_rq == 0:
-        w.se[group].weight = _group_weight(w, group, now)
+        w.se[group].weight = entities.group_weight(w, group, now)
         w.se[group].rel_deadline = 0
         _place(w, p, group, initial)
         _link(w, p, group)
@@ -317,14 +219,14 @@ def enqueue(w: World, v: int, rq: int, now: int, initial: int) -> None:
 def wake_delayed(w: World, v: int, now: int) -> None:
     """Wake a vCPU that never left its queue."""
     _requeue(w, v)
-    set_runnable(w, v, 1, now)
-    update_group(w, parent(w, v), now)
+    entities.set_runnable(w, v, 1, now)
+    update_group(w, entities.parent(w, v), now)
 
 
 @jit
 def dequeue(w: World, v: int, sleep: int, now: int) -> None:
     """Take a vCPU off its queue; one that sleeps with negative lag stays queued, delayed (dequeue_task_fair)."""
-    set_runnable(w, v, -1, now)
+    entities.set_runnable(w, v, -1, now)
     se = w.se[v]
     queue = w.rq[se.rq]
     if sleep and w.par[0].delay_dequeue and not eligible(w, v):
@@ -333,7 +235,7 @@ def dequeue(w: World, v: int, sleep: int, now: int) -> None:
             queue.next_buddy = NONE
         if queue.curr == v:
             queue.curr = NONE
-        update_group(w, parent(w, v), now)
+        update_group(w, entities.parent(w, v), now)
         return
     finish_dequeue(w, v, sleep, now)
 
@@ -341,12 +243,12 @@ def dequeue(w: World, v: int, sleep: int, now: int) -> None:
 @jit
 def finish_dequeue(w: World, v: int, sleep: int, now: int) -> None:
     """Really take a vCPU off its queue, and its group when that was the last one."""
-    group = parent(w, v)
+    group = entities.parent(w, v)
     _leave(w, v, sleep)
     w.pcpu[w.vcpu[v].pcpu].nr_running -= 1
     if group == NONE:
         return
-    if w.rq[own_queue(w, group)].nr > 0:
+    if w.rq[entities.own_queue(w, group)].nr > 0:
         update_group(w, group, now)
     elif sleep and w.par[0].delay_dequeue and not eligible(w, group):
         w.se[group].delayed = 1
@@ -366,15 +268,15 @@ def pick(w: World, rq: int, short_wakee: int) -> int:
     queue = w.rq[rq]
     par = w.par[0]
     if queue.nr == 1:
-        return queue.head
-    if par.pick_buddy and queue.next_buddy != NONE and eligible(w, queue.next_buddy):
-        return queue.next_buddy
-    curr = queue.curr
+        return int64(queue.head)
+    if par.pick_buddy and queue.next_buddy != NONE and eligible(w, int64(queue.next_buddy)):
+        return int64(queue.next_buddy)
+    curr = int64(queue.curr)
     if curr != NONE and par.run_to_parity and short_wakee == NONE:
         if w.se[curr].vruntime_ns < w.se[curr].vprot_ns and eligible(w, curr):
             return curr
     best = NONE
-    k = queue.head
+    k = int64(queue.head)
     while k != NONE:
         se = w.se[k]
         if eligible(w, k):
@@ -384,7 +286,7 @@ def pick(w: World, rq: int, short_wakee: int) -> int:
                 gap = se.deadline_ns - w.se[best].deadline_ns
                 if gap < 0 or (gap == 0 and w.ent[k].order < w.ent[best].order):
                     best = k
-        k = se.next
+        k = int64(se.next)
     return best
 
 
@@ -397,10 +299,10 @@ def pick_vcpu(w: World, p: int, now: int) -> int:
             k = pick(w, rq, NONE)
             if w.se[k].delayed:
                 break
-            rq = own_queue(w, k)
+            rq = entities.own_queue(w, k)
             if rq == NONE:
                 return k
-        if own_queue(w, k) == NONE:
+        if entities.own_queue(w, k) == NONE:
             finish_dequeue(w, k, YES, now)
         else:
             _leave(w, k, YES)
@@ -408,16 +310,10 @@ def pick_vcpu(w: World, p: int, now: int) -> int:
 
 
 @jit
-def set_current(w: World, p: int, prev: int, chosen: int) -> None:
+def set_current(w: World, prev: int, chosen: int) -> None:
     """put_prev_entity and set_next_entity along both chains: what starts to run is protected for a slice."""
     par = w.par[0]
-    k = prev
-    while k != NONE:
-        if w.rq[w.se[k].rq].curr == k:
-            parent_of_chosen = NONE if chosen == NONE else parent(w, chosen)
-            if k != chosen and k != parent_of_chosen:
-                w.rq[w.se[k].rq].curr = NONE
-        k = parent(w, k)
+    entities.put_prev(w, prev, chosen)
     k = chosen
     while k != NONE:
         se = w.se[k]
@@ -427,9 +323,50 @@ def set_current(w: World, p: int, prev: int, chosen: int) -> None:
         if queue.curr != k:
             queue.curr = k
             shortest = w.ent[k].slice_ns
-            i = NONE if par.one_slice else queue.head
+            i = NONE if par.one_slice else int64(queue.head)
             while i != NONE:
                 shortest = min(shortest, w.ent[i].slice_ns)
                 i = int64(w.se[i].next)
-            se.vprot_ns = min(se.deadline_ns, se.vruntime_ns + fair(shortest, se.weight))
-        k = owner(w, se.rq)
+            se.vprot_ns = min(se.deadline_ns, se.vruntime_ns + entities.fair(shortest, se.weight))
+        k = entities.owner(w, se.rq)
+
+
+@jit
+def wakeup_preempts(w: World, v: int, p: int) -> bool:
+    """True when the pick, at the level where the chains meet, is the wakee (wakeup_preempt_fair)."""
+    k, c = entities.meeting(w, v, int64(w.pcpu[p].curr))
+    if w.se[k].rq != w.se[c].rq:
+        return False
+    if w.par[0].next_buddy:
+        w.rq[w.se[k].rq].next_buddy = k
+    short = k if w.par[0].preempt_short and w.ent[k].slice_ns < w.ent[c].slice_ns else NONE
+    return pick(w, int64(w.se[k].rq), short) == k
+
+
+@jit
+def forfeit(w: World, v: int) -> None:
+    """What the running vCPU `v` gives up when it yields: yield_task_fair on its leaf entity."""
+    se, par = w.se[v], w.par[0]
+    if w.pcpu[w.vcpu[v].pcpu].nr_running == 1:
+        return
+    if w.rq[se.rq].next_buddy == v:
+        w.rq[se.rq].next_buddy = NONE
+    span = entities.fair(w.ent[v].slice_ns, se.weight)
+    if par.forfeit == FORFEIT_6_19:
+        if eligible(w, v):
+            advance_vruntime(w, v, se.deadline_ns - se.vruntime_ns)
+            se.deadline_ns += span
+            se.vprot_ns = se.vruntime_ns
+    elif par.forfeit == FORFEIT_PRE_6_19:
+        se.deadline_ns += span
+
+
+@jit
+def begin(w: World, k: int, left_ns: int) -> None:
+    """Leave an entity of a root queue, and all of its queue, `left_ns` of their first slice."""
+    w.se[k].deadline_ns = w.se[k].vruntime_ns + entities.fair(left_ns, w.se[k].weight)
+    below = entities.own_queue(w, k)
+    child = NONE if below == NONE else int64(w.rq[below].head)
+    while child != NONE:
+        w.se[child].deadline_ns = w.se[child].vruntime_ns + left_ns
+        child = int64(w.se[child].next)

@@ -7,7 +7,7 @@ lists a pCPU here, and the engine lets it pick between events.
 from __future__ import annotations
 
 from kvmgym.core import events
-from kvmgym.core.host import eevdf
+from kvmgym.core.host import fair
 from kvmgym.core.jit import jit
 from kvmgym.core.layout import INF, NONE, POLL_ENDS, YES
 from kvmgym.core.memory import World
@@ -90,10 +90,10 @@ def queue_of(w: World, v: int, p: int) -> int:
 @jit
 def attach(w: World, v: int, p: int, now: int, initial: int) -> None:
     """Queue a vCPU on pCPU `p`, whose current one is charged first."""
-    if eevdf.update_curr(w, p, now):
+    if fair.update_curr(w, p, now):
         request_resched(w, p)
     w.vcpu[v].pcpu = p
-    eevdf.enqueue(w, v, queue_of(w, v, p), now, initial)
+    fair.enqueue(w, v, queue_of(w, v, p), now, initial)
     curr = w.pcpu[p].curr
     if curr != NONE and w.vcpu[curr].polling:  # a halt poll ends as soon as somebody else wants to run
         w.vcpu[curr].polling = POLL_ENDS

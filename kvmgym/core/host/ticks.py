@@ -6,7 +6,7 @@ Models kernel/sched/fair.c, task_tick_fair, and the balancing that a tick starts
 from __future__ import annotations
 
 from kvmgym.core import account
-from kvmgym.core.host import balance, eevdf, queues
+from kvmgym.core.host import balance, fair, queues
 from kvmgym.core.jit import jit
 from kvmgym.core.memory import World
 
@@ -23,9 +23,8 @@ def tick(w: World, p: int, now: int) -> None:
     """The scheduler tick of a busy pCPU: charge, see the end of slices, spread what waits (task_tick_fair)."""
     pcpu, par = w.pcpu[p], w.par[0]
     pcpu.next_tick_ns += par.tick_ns
-    if eevdf.update_curr(w, p, now):
+    if fair.tick(w, p, now):
         queues.request_resched(w, p)
-    eevdf.update_group(w, eevdf.parent(w, pcpu.curr), now)
     if w.vm[w.vcpu[pcpu.curr].vm].is_task == 0:
         account.charge(w, pcpu.curr, par.exit_ns, now)
     if par.balance:

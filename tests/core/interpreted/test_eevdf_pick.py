@@ -8,7 +8,7 @@ from runqueue import MS, NOBODY, average, numbers, pick, protect, put, queue, ta
 from stories import Story
 
 from kvmgym.core.check import host
-from kvmgym.core.host import eevdf
+from kvmgym.core.host import eevdf, entities
 
 # --- virtual time and eligibility -----------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ def test_v_does_not_depend_on_where_virtual_time_began(base):
     put(s, 1, 0, weight=512)
     change(s.world, 0, vruntime_ns=base - 7)
     change(s.world, 1, vruntime_ns=base + 2)
-    assert int(eevdf.average(s.world, 0)) == base - 4
+    assert int(entities.average(s.world, 0)) == base - 4
     assert [bool(eevdf.eligible(s.world, k)) for k in range(2)] == [True, False]
 
 
@@ -55,7 +55,7 @@ def test_many_of_the_heaviest_join_at_once_where_the_lightest_ran_alone():
     at = int(s.world.se[0]["vruntime_ns"])
     for v in range(1, 101):
         eevdf.enqueue(s.world, v, 0, 0, False)
-    assert {int(s.world.se[v]["vruntime_ns"]) for v in range(1, 101)} == {at} == {int(eevdf.average(s.world, 0))}
+    assert {int(s.world.se[v]["vruntime_ns"]) for v in range(1, 101)} == {at} == {int(entities.average(s.world, 0))}
     assert tuple(map(int, host.tally(s.world, 0))) == (2 + (100 << 18), int(s.world.rq[0]["moment"]))
     assert all(bool(eevdf.eligible(s.world, k)) for k in range(101))
 
@@ -69,8 +69,8 @@ def test_a_heavy_entity_beside_a_light_one_that_ran_for_days():
     root = s.world.rq[0]
     change(s.world, 0, on_rq=1)
     for _ in range(10):
-        eevdf.advance_vruntime(s.world, 0, eevdf.fair(day_ns, 2))
-    assert int(eevdf.average(s.world, 0)) == int(s.world.se[0]["vruntime_ns"]) == 10 * day_ns * 512
+        eevdf.advance_vruntime(s.world, 0, entities.fair(day_ns, 2))
+    assert int(entities.average(s.world, 0)) == int(s.world.se[0]["vruntime_ns"]) == 10 * day_ns * 512
     assert 0 <= int(root["moment"]) < 2 and int(root["load"]) == 2
     s.world.se[1]["weight"], s.world.se[1]["vlag_ns"] = 100_000, 0
     eevdf.enqueue(s.world, 1, 0, 0, False)
@@ -81,7 +81,7 @@ def test_a_heavy_entity_beside_a_light_one_that_ran_for_days():
 
 def test_runtime_counts_by_weight():
     """3 ms at weight 1024, 2048 and 512 are 3, 1.5 and 6 ms of virtual time."""
-    assert [int(eevdf.fair(3 * MS, weight)) / MS for weight in (1024, 2048, 512)] == [3, 1.5, 6]
+    assert [int(entities.fair(3 * MS, weight)) / MS for weight in (1024, 2048, 512)] == [3, 1.5, 6]
 
 
 # --- the pick -------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_protection_lasts_for_the_shortest_slice_or_to_the_deadline(weight, slic
     s.world.rq[0]["curr"] = NOBODY
     put(s, 0, 10, deadline, weight=weight, slice_ms=slice_ms)
     put(s, 1, 10, 30, slice_ms=other_slice)
-    eevdf.set_current(s.world, 0, NOBODY, 0)
+    eevdf.set_current(s.world, NOBODY, 0)
     assert int(s.world.se[0]["vprot_ns"]) == end * MS
 
 

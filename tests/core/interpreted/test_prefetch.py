@@ -96,7 +96,7 @@ def counted(scenario, asked):
         prefetch.begin(world, g, me, target)
         lines.clear()
         engine.answer(world, target)
-        status = stepping._run_to_decision(world, row, policy.engine_function, mask)
+        status, _ = stepping._run_to_decision(world, row, policy.engine_function, mask, engine.STEPS)
         reward.read_sums(world, row[stepping.COLUMNS :], False)
         stepping._tell(world, status, row, out)
         assert status == layout.AT_DECISION

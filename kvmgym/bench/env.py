@@ -39,7 +39,7 @@ def _told(env: DirectedYieldVectorEnv, name: str) -> int:
 def _roll_out(worlds: Worlds, span_ns: int) -> None:
     """Run every world on with `relaxed`, compiled, without stopping at decisions."""
     policy = stepping.address_of(BY_NAME["relaxed"])
-    stepping.rollout_rows(worlds.everyone, worlds.states, worlds.statics.bytes, worlds.rows, np.int64(span_ns), policy)
+    stepping.rollout_rows(worlds.everyone, worlds.states, worlds.statics.bytes, worlds.rows, int(span_ns), policy)
 
 
 def batch_speed(scenario: Scenario, rows: int, steps: int, repeats: int) -> tuple[float, float]:
@@ -96,7 +96,7 @@ def _call_figures(repeats: int, steps: int = 20_000) -> list[Figure]:
         single.reset(seed=0)
         action, worlds = np.array([8]), inside.worlds
         arrays = (worlds.everyone, worlds.states, worlds.statics.bytes, action, worlds.address, worlds.weights)
-        written = (worlds.masks, worlds.flat, worlds.rows, worlds.gains)
+        written = (worlds.masks, worlds.flat, worlds.rows, worlds.rewards)
         stepping.step_often(*arrays, *written, 10)
         for _ in range(10):
             batch.step(action)

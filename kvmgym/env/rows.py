@@ -60,8 +60,8 @@ def _vm_numbers(controlled: object) -> tuple[int, ...] | None:
 class Worlds:
     """E worlds. Arrays are written in place by `step`:
 
-    masks: bool [E, V + 1]. flat: float32 [E, numbers]. rows: int64 [E, columns of kvmgym.env.stepping]. gains: float64
-    [E, 1 + K], the reward and its weighted terms. generators: one a row; a row's scenario and world come from it alone.
+    masks: bool [E, V + 1]. flat: float32 [E, numbers]. rows: int64 [E, columns of kvmgym.env.stepping]. rewards:
+    float64 [E, 1 + K], the reward and its weighted terms. generators: one a row; its scenario and world come from it alone.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Worlds:
         check_room("rows", number, 4 * number_of_flat(given, privileged))
         self.masks = np.zeros((number, given + 1), np.bool_)
         self.flat = np.zeros((number, number_of_flat(given, privileged)), np.float32)
-        self.gains = np.zeros((number, 1 + rewards.K))
+        self.rewards = np.zeros((number, 1 + rewards.K))
         self.rows = np.zeros((number, stepping.COLUMNS + 2 * (rewards.SUMS + 1)), np.int64)
         self._options = np.array([int(show_all), int(kernel_agent), int(privileged)])
         self.states = zeros(number, 0)
@@ -192,7 +192,7 @@ class Worlds:
         row[stepping.CONTROLLED] = controlled
         row[stepping.MIXED] = chosen.mixed
         row[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
-        self.gains[place] = 0
+        self.rewards[place] = 0
         self._run_to_first(place)
 
     def world(self, place: int) -> World:
@@ -259,7 +259,7 @@ class Worlds:
                 self.masks,
                 self.flat,
                 self.rows,
-                self.gains,
+                self.rewards,
             )
             if ended >= 0:
                 break
@@ -286,7 +286,7 @@ class Worlds:
             self.statics.bytes,
             self.rows,
             stepping.address_of(policy),
-            shows,
+            int(shows),
             weights,
             actions,
             self.max_vcpus,
@@ -300,7 +300,7 @@ class Worlds:
             "masks": self.masks.copy(),
             "flat": self.flat.copy(),
             "rows": self.rows.copy(),
-            "gains": self.gains.copy(),
+            "rewards": self.rewards.copy(),
         }
         return {
             "layout": snapshots.LAYOUT,
@@ -314,7 +314,7 @@ class Worlds:
         """Go back to a snapshot of these worlds, or of others of the same shape. Errors: ValueError for what is none or
         of another version; nothing is written then."""
         snapshots.check_worlds(saved, self)
-        for name in ("masks", "flat", "rows", "gains"):
+        for name in ("masks", "flat", "rows", "rewards"):
             setattr(self, name, saved[name].copy())
         self.states, self.statics = aligned_copy(saved["states"]), saved["statics"].copy()
         self.blueprints = [None if scenario is None else self.blueprint(scenario) for scenario in saved["scenarios"]]

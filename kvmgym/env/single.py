@@ -141,7 +141,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
             self.batch._check_actions(self._action)
         self._ended = True  # if the step is interrupted
         self._ended = self.worlds.step(self._action) > 0
-        return self._observation(), float(self.worlds.gains[0, 0]), False, self._ended, self._info()
+        return self._observation(), float(self.worlds.rewards[0, 0]), False, self._ended, self._info()
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """What may be chosen now, bool [V + 1] (the form that sb3-contrib looks for)."""
@@ -187,7 +187,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         return spaces.shaped(self.batch.form, flat.copy(), self.worlds.max_vcpus)
 
     def _info(self) -> dict[str, Any]:
-        row, gains = self.worlds.rows[0].tolist(), self.worlds.gains[0].tolist()
+        row, rewards = self.worlds.rows[0].tolist(), self.worlds.rewards[0].tolist()
         return {
             "action_mask": self.worlds.masks[0].astype(np.int8),
             "elapsed_ns": row[stepping.ELAPSED_NS],
@@ -198,7 +198,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
             "result": row[stepping.RESULT],
             "ops": row[stepping.OPS],
             "masked_actions": row[stepping.MASKED],
-            "reward_terms": {term.name: gains[1 + place] for place, term in enumerate(TERMS)},
+            "reward_terms": {term.name: rewards[1 + place] for place, term in enumerate(TERMS)},
         }
 
 

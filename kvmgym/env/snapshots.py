@@ -25,7 +25,7 @@ _PARTS = (*layout.STATE_PARTS, *layout.STATIC_PARTS)
 LAYOUT = hashlib.sha256(
     repr([(name, np.dtype(kind).fields or str(kind)) for name, kind in _PARTS] + [stepping.COLUMNS]).encode()
 ).hexdigest()[:16]
-_ARRAYS = ("states", "statics", "masks", "flat", "rows", "gains")
+_ARRAYS = ("states", "statics", "masks", "flat", "rows", "rewards")
 _KEYS = ("layout", "digest", *_ARRAYS, "scenarios", "generators")
 
 
@@ -34,7 +34,7 @@ class _Worlds(Protocol):
     masks: Any
     flat: Any
     rows: Any
-    gains: Any
+    rewards: Any
     generators: list[np.random.Generator]
 
     def blueprint(self, scenario: Scenario) -> Blueprint: ...
@@ -76,7 +76,7 @@ def _check_state(path: str, state: object, like: np.random.Generator) -> None:
 
 def check_worlds(saved: object, worlds: _Worlds) -> None:
     """What `Worlds.restore` takes. Errors: ValueError naming the part, the value and what is allowed."""
-    same = {name: getattr(worlds, name) for name in ("masks", "flat", "gains")}
+    same = {name: getattr(worlds, name) for name in ("masks", "flat", "rewards")}
     check_rows(saved, same)
     assert isinstance(saved, dict)
     for key in _KEYS:

@@ -17,7 +17,8 @@ from numba.extending import intrinsic
 from kvmgym.core import engine, shown
 from kvmgym.core.jit import disabled, face_jit
 from kvmgym.core.layout import AT_DECISION, GOING_ON, NO, NONE, YES
-from kvmgym.core.memory import carve, span
+from kvmgym.core.memory import World, carve, span
+from kvmgym.core.records import Bytes, Numbers, PolicyFunction
 from kvmgym.env import observation, prefetch, reward
 from kvmgym.policies import SIGNATURE
 
@@ -63,7 +64,7 @@ _function_at: Any = _PLAIN.__getitem__ if disabled() else _function_at_compiled
 
 
 @face_jit
-def _is_decision(w, row, mask):
+def _is_decision(w: World, row: Numbers, mask: Numbers) -> bool:
     """True when the open attempt is for the agent; the mask is written."""
     if observation.write_mask(w, mask) > 0 or row[SHOW_ALL]:
         return True
@@ -77,7 +78,7 @@ def _is_decision(w, row, mask):
 
 
 @face_jit
-def _run_to_decision(w, row, others, mask, steps):
+def _run_to_decision(w: World, row: Numbers, others: PolicyFunction, mask: Numbers, steps: int) -> tuple[int, int]:
     """Run one world to its next decision: AT_DECISION, AT_TIME or AT_DEADLOCK, or GOING_ON when the steps are used up;
     and the steps that are left."""
     while True:
@@ -101,7 +102,7 @@ def _run_to_decision(w, row, others, mask, steps):
 
 
 @face_jit
-def _tell(w, status, row, out):
+def _tell(w: World, status: int, row: Numbers, out: Numbers) -> None:
     """What the agent is told about the decision, or about the end."""
     ask, now = w.ask[0], w.host[0].now_ns
     row[AT] = status
@@ -125,7 +126,7 @@ def _tell(w, status, row, out):
 
 
 @face_jit
-def begin_row(state, static, row, others, mask, out):
+def begin_row(state: Bytes, static: Bytes, row: Numbers, others: int, mask: Numbers, out: Numbers) -> None:
     """Run a booted world to its first decision. others: the address of the policy of VMs that are not controlled.
     While row[AT] is GOING_ON it has to be called again."""
     w = carve(state, static)
@@ -141,7 +142,7 @@ def begin_row(state, static, row, others, mask, out):
 
 
 @face_jit
-def _prefetch(w, which, n, states, statics, actions, rows):
+def _prefetch(w: World, which: Numbers, n: int, states: Bytes, statics: Bytes, actions: Numbers, rows: Numbers) -> None:
     """Ask for what the rows after which[n], whose world is `w`, will read: the nearer its turn, the more is known."""
     for ahead in range(1, min(4, which.size - n)):
         e = which[n + ahead]
@@ -162,12 +163,23 @@ def _prefetch(w, which, n, states, statics, actions, rows):
 
 
 @face_jit
-def step_rows(which, states, statics, actions, others, weights, masks, outs, rows, gains):
+def step_rows(
+    which: Numbers,
+    states: Bytes,
+    statics: Bytes,
+    actions: Numbers,
+    others: int,
+    weights: Numbers,
+    masks: Numbers,
+    outs: Numbers,
+    rows: Numbers,
+    rewards: Numbers,
+) -> int:
     """Answer and run on the rows listed in `which`, int64 [N]; returns how many are at their end, or -1 - n when the
     steps of one call were used up with n rows done: call it again for which[n:] (the first may be under way).
 
     states: uint8 [E, bytes], statics: uint8 [S, bytes]. actions: int64 [E], the VM's vCPU count or more for "no yield".
-    weights: float64 [K]. Written: masks bool [E, V + 1], outs float32 [E, numbers], rows int64 (see above), gains
+    weights: float64 [K]. Written: masks bool [E, V + 1], outs float32 [E, numbers], rows int64 (see above), rewards
     float64 [E, 1 + K]: the reward and its weighted terms. Rows are independent: threads may share the arrays with lists
     of their own."""
     ended = 0
@@ -197,13 +209,13 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
         sums = reward.SUMS + w.par[0].vms
         before, after = row[COLUMNS : COLUMNS + sums], row[COLUMNS + sums : COLUMNS + 2 * sums]
         reward.read_sums(w, after, weights[reward.TERM.headline] != 0.0)
-        gain = gains[e]
-        reward.write_terms(w, before, after, gain[1:])
+        earned = rewards[e]
+        reward.write_terms(w, before, after, earned[1:])
         total = 0.0
         for k in range(weights.size):
-            gain[1 + k] *= weights[k]
-            total += gain[1 + k]
-        gain[0] = total
+            earned[1 + k] *= weights[k]
+            total += earned[1 + k]
+        earned[0] = total
         for k in range(sums):  # numba compiles `before[:] = after` for seconds: its error message formats shapes
             before[k] = after[k]
         _tell(w, status, row, outs[e])
@@ -212,19 +224,41 @@ def step_rows(which, states, statics, actions, others, weights, masks, outs, row
 
 
 @face_jit
-def step_often(which, states, statics, actions, others, weights, masks, outs, rows, gains, times):
+def step_often(
+    which: Numbers,
+    states: Bytes,
+    statics: Bytes,
+    actions: Numbers,
+    others: int,
+    weights: Numbers,
+    masks: Numbers,
+    outs: Numbers,
+    rows: Numbers,
+    rewards: Numbers,
+    times: int,
+) -> None:
     """`step_rows` with the same actions over and over: what a step costs without a call from Python, for benchmarks."""
     for _ in range(times):
         first = 0
         while True:
-            ended = step_rows(which[first:], states, statics, actions, others, weights, masks, outs, rows, gains)
+            ended = step_rows(which[first:], states, statics, actions, others, weights, masks, outs, rows, rewards)
             if ended >= 0:
                 break
             first += -1 - ended
 
 
 @face_jit
-def ask_rows(which, states, statics, rows, address, shows, weights, actions, none):
+def ask_rows(
+    which: Numbers,
+    states: Bytes,
+    statics: Bytes,
+    rows: Numbers,
+    address: int,
+    shows: int,
+    weights: Numbers,
+    actions: Numbers,
+    none: int,
+) -> None:
     """What a compiled policy answers in the open exit of each listed row; `none` stands for "no yield". As in the
     engine the policy may write to its `ask` record and to dy_eligible."""
     policy = _function_at(address)
@@ -252,7 +286,7 @@ def ask_rows(which, states, statics, rows, address, shows, weights, actions, non
 
 
 @face_jit
-def rollout_rows(which, states, statics, rows, span_ns, address):
+def rollout_rows(which: Numbers, states: Bytes, statics: Bytes, rows: Numbers, span_ns: int, address: int) -> None:
     """What the environment is measured against: the engine alone, with a compiled policy, for `span_ns` in each row."""
     policy = _function_at(address)
     for n in range(which.size):

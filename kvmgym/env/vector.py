@@ -240,8 +240,8 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
     def _look_at_buffers(self) -> None:
         """Views of the buffers that steps hand out or copy, made anew when the buffers may have moved."""
         self._all_go_on = bool(self._begun.all()) and not self._ended.any()
-        self._rewards: npt.NDArray[np.float64] = self.worlds.gains[:, 0]
-        self._live_infos = self._infos_of(self.worlds.rows, self.worlds.gains, self.worlds.masks.view(np.int8))
+        self._rewards: npt.NDArray[np.float64] = self.worlds.rewards[:, 0]
+        self._live_infos = self._infos_of(self.worlds.rows, self.worlds.rewards, self.worlds.masks.view(np.int8))
         self._seen = spaces.shaped(self.form, self.worlds.flat, self.worlds.max_vcpus)
 
     def _break_off(self) -> None:
@@ -288,7 +288,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
             self._begin(int(place))
         self._ended = truncated
         self._look_at_buffers()
-        rewards = np.where(fresh, 0.0, self.worlds.gains[:, 0])
+        rewards = np.where(fresh, 0.0, self.worlds.rewards[:, 0])
         return self._observations(), rewards, self._never.copy(), truncated.copy(), self._infos()
 
     def _reset_in_same_step(self, ended: npt.NDArray[np.bool_], infos: Arrays) -> Arrays:
@@ -319,9 +319,9 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
     def _infos(self) -> Arrays:
         """Infos of their own, which no later step changes."""
         masks = self.worlds.masks.astype(np.int8)
-        return self._infos_of(self.worlds.rows.copy(), self.worlds.gains.copy(), masks)
+        return self._infos_of(self.worlds.rows.copy(), self.worlds.rewards.copy(), masks)
 
-    def _infos_of(self, rows: Any, gains: Any, masks: Any) -> Arrays:
+    def _infos_of(self, rows: Any, rewards: Any, masks: Any) -> Arrays:
         """Infos as views of these arrays."""
         found: Arrays = {
             "action_mask": masks,
@@ -334,7 +334,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
             "ops": rows[:, stepping.OPS],
             "masked_actions": rows[:, stepping.MASKED],
         }
-        terms = {term.name: gains[:, 1 + place] for place, term in enumerate(TERMS)}
+        terms = {term.name: rewards[:, 1 + place] for place, term in enumerate(TERMS)}
         found["reward_terms"] = {**terms, **{f"_{name}": self._every for name in terms}}
         return {**found, **{f"_{key}": self._every for key in found}}
 

@@ -78,7 +78,7 @@ def test_an_environment_goes_on_where_it_stood(make: Callable[[], Any]) -> None:
     for both in (worlds, env.worlds):
         both.reset(0, world_seed=7)
         both.step(both.masks.argmax(axis=1), np.array([0]))
-    assert worlds.rows.tolist() == env.worlds.rows.tolist() and worlds.gains.tolist() == env.worlds.gains.tolist()
+    assert worlds.rows.tolist() == env.worlds.rows.tolist() and worlds.rewards.tolist() == env.worlds.rewards.tolist()
     drawn = [[int(generator.integers(2**62)) for generator in both.generators] for both in (worlds, env.worlds)]
     assert drawn[0] == drawn[1]
     env.close()

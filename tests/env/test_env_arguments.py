@@ -121,7 +121,7 @@ BAD = {
     "states bytes": changed("states", np.zeros_like),
     "masks dtype": changed("masks", lambda array: array.astype(np.int8)),
     "flat shape": changed("flat", lambda array: array[:, 1:]),
-    "gains": changed("gains", lambda array: array.tolist()),
+    "rewards": changed("rewards", lambda array: array.tolist()),
     "rows columns": changed("rows", lambda array: array[:, :8].copy()),
     "rows dtype": changed("rows", lambda array: array.astype(float)),
     "static": in_rows(stepping.STATIC, 10**6),

@@ -15,7 +15,7 @@ changes = st.one_of(
     st.tuples(st.integers(0, 20), st.just("foreign"), st.sampled_from(("dedup-small", "shootdowns-small"))),
 )  # fmt: skip
 other_bytes = st.one_of(
-    st.tuples(st.sampled_from(("rows", "masks", "flat", "gains", "ended", "steps", "statics")), st.just("bytes"),
+    st.tuples(st.sampled_from(("rows", "masks", "flat", "rewards", "ended", "steps", "statics")), st.just("bytes"),
               st.tuples(st.integers(0, 4000), numbers)),
     st.tuples(st.just("states"), st.just("bytes"), st.tuples(st.integers(0, 30_000), numbers)),
 )  # fmt: skip

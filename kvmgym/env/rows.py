@@ -61,7 +61,8 @@ class Worlds:
     """E worlds. Arrays are written in place by `step`:
 
     masks: bool [E, V + 1]. flat: float32 [E, numbers]. rows: int64 [E, columns of kvmgym.env.stepping]. rewards:
-    float64 [E, 1 + K], the reward and its weighted terms. generators: one a row; its scenario and world come from it alone.
+    float64 [E, 1 + K], the reward and its weighted terms. generators: one a row, which alone decides its scenario and
+    world.
     """
 
     def __init__(

@@ -20,6 +20,7 @@ from kvmgym.params.errors import check, integer
 from kvmgym.policies import Policy, PolicyFunction
 
 ID = "kvmgym/DirectedYield-v0"
+RESET_OPTIONS = ("scenario", "world_seed")
 
 
 class DirectedYieldEnv(gym.Env[Any, Any]):
@@ -115,7 +116,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode. seed: decides everything that follows. options: "scenario", a Scenario for this episode;
         "world_seed", for the world that `simulate` has for this seed."""
-        options = checked_options(options, ("scenario", "world_seed"))
+        options = checked_options(options, RESET_OPTIONS)
         if seed is not None:
             seed = integer("seed", seed, 0, 2**63 - 1)
             self.worlds.seed([seed])

@@ -206,6 +206,7 @@ def as_scenario(source: object, further: str = "") -> Scenario:
     """
     if isinstance(source, Scenario):
         return source
+    check("\0" not in str(source), "scenario", source, "a name or a path without a NUL")
     if isinstance(source, Path) or (isinstance(source, str) and source.endswith(".toml")):
         return Scenario.from_toml(source, WORKLOADS)
     if isinstance(source, str):

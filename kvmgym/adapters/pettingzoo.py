@@ -30,7 +30,7 @@ from kvmgym.env import stepping
 from kvmgym.env.observation import GLOBALS, VCPU_FIELDS, G
 from kvmgym.env.reward import SUM, UNIT_NS
 from kvmgym.env.rows import Source
-from kvmgym.env.single import DirectedYieldEnv
+from kvmgym.env.single import RESET_OPTIONS, DirectedYieldEnv
 from kvmgym.env.spaces import shaped
 from kvmgym.params import Scenario
 from kvmgym.params.errors import check
@@ -81,8 +81,10 @@ class _Hosts:
         return self.agents.get(self.info["vm"])
 
     def reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
-        """Begin an episode."""
-        observation, self.info = self.env.reset(seed=seed, options=options)
+        """Begin an episode. Options that DirectedYieldEnv does not know are left out: PettingZoo's contract wants any
+        to be taken."""
+        known = {key: value for key, value in (options or {}).items() if key in RESET_OPTIONS}
+        observation, self.info = self.env.reset(seed=seed, options=known)
         blueprint = self.env.worlds.blueprints[0]
         assert blueprint is not None
         vms = len(blueprint.scenario.vms)

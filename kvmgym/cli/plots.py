@@ -50,7 +50,8 @@ def gain_bars(found: Sequence[Cell], path: Path, baseline: str) -> None:
     axes.set_xticks(places, scenarios)
     axes.set_ylabel(f"gain in operations/s over {baseline} [%]")
     axes.set_title(CAPTION, fontsize=9)
-    axes.legend(ncols=3, fontsize=8, frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(ncols=3, fontsize=8, frameon=False)
     _save(figure, path)
 
 

@@ -21,6 +21,7 @@ from kvmgym.params.errors import check, integer, shown
 from kvmgym.policies import Policy, PolicyFunction
 
 ID = "kvmgym/DirectedYield-v0"
+RESET_OPTIONS = ("scenario", "world_seed")
 
 
 class DirectedYieldEnv(gym.Env[Any, Any]):
@@ -116,7 +117,7 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode. seed: decides everything that follows. options: "scenario", a Scenario for this episode;
         "world_seed", for the world that `simulate` has for this seed."""
-        options = checked_options(options, ("scenario", "world_seed"))
+        options = checked_options(options, RESET_OPTIONS)
         if seed is not None:
             seed = integer("seed", seed, 0, 2**63 - 1)
             self.worlds.seed([seed])
@@ -135,8 +136,11 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
             raise gym.error.ResetNeeded("call reset before step")
         try:
             self._action[0] = operator.index(action)
+            right = not isinstance(action, bool)
         except (TypeError, OverflowError):
-            raise TypeError(f"action = {shown(action)}: must be a whole number") from None
+            right = False
+        if not right:
+            raise TypeError(f"action = {shown(action)}: must be a whole number from 0 to {self.worlds.max_vcpus}")
         if self.batch.debug:
             self.batch._check_actions(self._action)
         self._ended = True  # if the step is interrupted

@@ -27,7 +27,7 @@ from kvmgym.policies import SIGNATURE
 UNTIL_NS, CONTROLLED, SHOW_ALL, KEEP_ASKING, PRIVILEGED, STATIC, MIXED = range(7)
 # ... and told by a step: status (AT_*), the decision, the result of the last attempt (1, 0, -1; -2: none), time passed,
 # how many actions since the reset could not be attempted
-AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, SERIAL, OPS, MASKED, COLUMNS = range(7, 18)
+AT, VM, ME, ATTEMPT, RESULT, NOW_NS, ELAPSED_NS, OPS, MASKED, COLUMNS = range(7, 17)
 NO_ATTEMPT = -2
 NO_SUM = -1  # OPS where the VMs run different programs
 _A_ROW = 32  # what a row counts for besides the steps of its world, as steps of engine.STEPS
@@ -116,7 +116,6 @@ def _tell(w: World, status: int, row: Numbers, out: Numbers) -> None:
         row[VM] = ask.vm
         row[ME] = ask.me
         row[ATTEMPT] = ask.attempt
-        row[SERIAL] = ask.serial
         observation.write(w, out, row[PRIVILEGED])
     else:
         row[VM] = NONE

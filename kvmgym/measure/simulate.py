@@ -55,9 +55,10 @@ def simulate_batch(
     duration_ns: int = DURATION_NS,
     warmup_ns: int = WARMUP_NS,
     threads: int = 1,
+    stopped: Stopped = never,
 ) -> list[metrics.Result]:
     """`simulate` for each seed, on `threads` threads; the results do not depend on their number. All worlds are held at
-    once: as many seeds as MAX_BYTES bear."""
+    once: as many seeds as MAX_BYTES bear. kvmgym.threads.Stop is raised soon after `stopped()` has become True."""
     duration_ns, warmup_ns = window(duration_ns, warmup_ns)
     seeds = seed_list(seeds)
     threads = integer("threads", threads, 1, 1024)
@@ -71,10 +72,13 @@ def simulate_batch(
     for row in rows:
         chosen.install(view(row, blueprint.static))
 
-    def run(row: Bytes, stopped: Stopped) -> None:
-        advance(blueprint, row, warmup_ns, chosen, stopped)
+    def run(row: Bytes, others: Stopped) -> None:
+        def either() -> bool:
+            return others() or stopped()
+
+        advance(blueprint, row, warmup_ns, chosen, either)
         engine.settle_row(row, blueprint.static, layout.YES)
-        advance(blueprint, row, warmup_ns + duration_ns, chosen, stopped)
+        advance(blueprint, row, warmup_ns + duration_ns, chosen, either)
         engine.settle_row(row, blueprint.static, layout.NO)
 
     if threads == 1 or len(rows) == 1:

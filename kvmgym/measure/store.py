@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from kvmgym.files import append_line, from_json, lines_of, locked, to_json
@@ -22,10 +23,11 @@ from kvmgym.measure.claims import Claims
 from kvmgym.measure.compare import Learned, Row, row_of
 from kvmgym.measure.provenance import agents_digest, policies_digest
 from kvmgym.measure.schema import SCHEMA, fault_of
-from kvmgym.measure.simulate import simulate
+from kvmgym.measure.simulate import simulate_batch
 from kvmgym.params import Scenario
 from kvmgym.policies import Policy
 from kvmgym.policies.digest import digest
+from kvmgym.threads import Stopped, never
 
 _LONGEST = 2**20  # bytes of a line; a row has some hundreds
 _POLL_S = 0.25  # how often to look whether others have finished theirs
@@ -179,18 +181,18 @@ class Store:
 Tell = Callable[[float], None]
 
 
-def summarise(run: Run) -> Row:
-    """Simulate one cell of a policy and keep what the tables need."""
+def summarise(run: Run, stopped: Stopped = never) -> Row:
+    """Simulate one cell of a policy and keep what the tables need. kvmgym.threads.Stop once `stopped()` is True."""
     assert isinstance(run.policy, Policy)
-    times = {"duration_ns": run.duration_ns, "warmup_ns": run.warmup_ns}
-    return row_of(simulate(run.scenario, run.policy, seed=run.seed, **times))
+    times: dict[str, Any] = {"duration_ns": run.duration_ns, "warmup_ns": run.warmup_ns}
+    return row_of(simulate_batch(run.scenario, run.policy, seeds=[run.seed], stopped=stopped, **times)[0])
 
 
 def run_all(runs: Sequence[Run], store: Store, threads: int, tell: Tell = lambda done: None) -> list[Row]:
     """Run what the store lacks on `threads` threads; tell(number done) now and then. Results come in the order of
     `runs`. What another process in the folder is at is left to it and waited for.
 
-    KeyboardInterrupt stops new runs, waits for those of policies under way to be kept, and is raised again.
+    KeyboardInterrupt stops those under way, keeps what has ended, and is raised again.
     """
     missing = {run.key: run for run in runs if store.told(run) is None}
     already = len(runs) - len(missing)
@@ -245,13 +247,13 @@ def _run_policies(missing: dict[str, Run], store: Store, claims: Claims, threads
     """Runs of compiled policies, each on a thread."""
     for run in missing.values():
         run.policy.engine_function  # type: ignore[union-attr]  # noqa: B018  compiled here once, not in each thread
-    todo = _Todo(missing.items(), store, claims)
+    todo, stop = _Todo(missing.items(), store, claims), Event()
     with ThreadPoolExecutor(threads) as pool:
         pending: dict[Future[Row], str] = {}
         try:
             while todo.left or pending:
                 taken = todo.take(threads - len(pending))
-                pending.update({pool.submit(summarise, run): key for key, run in taken.items()})
+                pending.update({pool.submit(summarise, run, stop.is_set): key for key, run in taken.items()})
                 if not pending:
                     if todo.left:
                         todo.wait()
@@ -261,6 +263,7 @@ def _run_policies(missing: dict[str, Run], store: Store, claims: Claims, threads
                     todo.keep(pending.pop(future), future.result())
                 tell(len(missing) - len(todo.left) - len(pending))
         except BaseException:
+            stop.set()
             for future, key in pending.items():
                 if not future.cancel() and future.exception() is None:
                     todo.keep(key, future.result())

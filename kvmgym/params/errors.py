@@ -101,7 +101,8 @@ def integer(path: str, value: object, low: int, high: int) -> int:
     """The value as an int in [low, high] (NumPy integers are taken too), or ValueError."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and low <= value <= high:
         return int(value)
-    fail(path, value, f"{low} to {high}")
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    fail(path, value, f"{low} to {high}" if whole else f"a whole number from {low} to {high}")
 
 
 def number(path: str, value: object, low: float, high: float, above: bool = False) -> float:

@@ -7,11 +7,13 @@ policy's name and the line.
 
 from __future__ import annotations
 
+import dis
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from inspect import CO_VARARGS, CO_VARKEYWORDS
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any
@@ -32,6 +34,8 @@ DECISIONS = 40  # that are checked in a scenario
 _SPAN_NS = 20_000_000
 _ENOUGH = 100_000  # lines of the policy, after which the stretch ends
 _LINES = 200_000  # of a policy, after which it is taken for endless
+_VARIABLE = CO_VARARGS | CO_VARKEYWORDS
+_OPCODES = 2_000_000  # of loops on one line, likewise
 SCRATCH = frozenset(name for name, _, text in layout.ASK_FIELDS if text.endswith("; policy"))
 MAY_WRITE = {"vm": frozenset[str](), "vcpus": frozenset({"dy_eligible"}), "ask": SCRATCH}
 _FIELDS = [name for fields in (layout.VM_FIELDS, layout.VCPU_FIELDS, layout.ASK_FIELDS) for name, _, _ in fields]
@@ -63,7 +67,14 @@ class Checker:
         self.name = name
         self.plain = interpreted(function)
         self.lines = 0  # that were followed so far
+        self._check_signature()
         self.codes = {code for each in reach(function).functions for code in code_of(each)}
+
+    def _check_signature(self) -> None:
+        code = self.plain.__code__
+        plain = not self.plain.__defaults__ and not code.co_kwonlyargcount and not code.co_flags & _VARIABLE
+        if code.co_argcount != 4 or not plain:
+            raise self.error("must take exactly four arguments, without defaults: vm, vcpus, me, ask", None)
 
     def call(self, records: Records) -> int:
         """What the policy answers; what it may write is written to `records`."""
@@ -73,7 +84,9 @@ class Checker:
             with tracer, np.errstate(all="ignore"):
                 target = self.plain(records.vm[0], records.vcpus, me, records.ask[0])
         except _EndlessError:
-            raise self.error(f"does not come to an end within {_LINES:,} lines", tracer.place) from None
+            raise self.error(
+                f"does not come to an end within {_LINES:,} lines or {_OPCODES:,} steps", tracer.place
+            ) from None
         except Exception as error:
             raise self.error(_in_words(error), self._place_of(error.__traceback__)) from error
         self.lines += tracer.lines
@@ -131,6 +144,13 @@ class _EndlessError(Exception):
     pass
 
 
+def _loops_on_a_line(code: CodeType) -> bool:
+    """Whether a loop of the code lies on one line, of which Python tells no second `line` event."""
+    lines = {instruction.offset: instruction.positions.lineno for instruction in dis.get_instructions(code)}  # type: ignore[union-attr]
+    jumps = [i for i in dis.get_instructions(code) if i.opcode in dis.hasjrel and i.argval <= i.offset]
+    return any(lines[jump.offset] == lines.get(jump.argval) for jump in jumps)
+
+
 class _Tracer:
     """Follows the lines of a policy. place: the last one; seen: the one after which `watch` was true first."""
 
@@ -138,7 +158,8 @@ class _Tracer:
         self.codes, self.watch = codes, watch
         self.place: tuple[CodeType, int] | None = None
         self.seen: tuple[CodeType, int] | None = None
-        self.lines = 0
+        self.lines = self.opcodes = 0
+        self.tight = {code for code in codes if _loops_on_a_line(code)}
 
     def __enter__(self) -> _Tracer:
         self._mine = sys.gettrace() is None  # a debugger's or coverage's stays
@@ -153,6 +174,12 @@ class _Tracer:
     def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code not in self.codes:
             return None
+        if event == "call":
+            frame.f_trace_opcodes = frame.f_code in self.tight
+        elif event == "opcode":
+            self.opcodes += 1
+            if self.opcodes > _OPCODES:
+                raise _EndlessError
         if event in ("line", "return"):
             if self.watch and self.seen is None and self.watch():
                 self.seen = self.place

@@ -11,7 +11,7 @@ import numba
 from numba import types
 from numba.core.caching import NullCache
 from numba.core.ccallback import CFunc
-from numba.core.errors import NumbaError
+from numba.core.errors import NumbaError, UnsupportedBytecodeError
 
 from kvmgym.core.codecache import CodeCache
 from kvmgym.core.jit import KEPT, POLICIES_DIR
@@ -48,7 +48,7 @@ def compile_policy(name: str, function: Callable[..., Any]) -> Address:
     with _as_it_is_now(reached):
         try:
             compiled.compile()
-        except NumbaError as error:
+        except (NumbaError, UnsupportedBytecodeError, TypeError) as error:
             raise ValueError(f"policy {name!r}: numba cannot compile it: {_shortened(str(error))}") from error
     return Address(compiled)
 

@@ -176,7 +176,8 @@ def _again(lab: Lab) -> list[Row]:
 
 def _batched(lab: Lab) -> list[Row]:
     """Worlds alone and in a batch on threads."""
-    scenario, times = everything(start="random"), {"duration_ns": lab.pick(200 * MS, 50 * MS), "warmup_ns": 10 * MS}
+    scenario = everything(start="random")
+    times: dict[str, Any] = {"duration_ns": lab.pick(200 * MS, 50 * MS), "warmup_ns": 10 * MS}
     pairs = []
     for policy in lab.each(("legacy", "relaxed")):
         batch = simulate_batch(scenario, policy, seeds=range(4), threads=4, **times)

@@ -23,14 +23,14 @@ def test_results_do_not_depend_on_threads(tmp_path: Path) -> None:
 
 def test_finished_runs_are_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run_all(runs(), opened(tmp_path), threads=2)
-    monkeypatch.setattr(store, "summarise", lambda run: pytest.fail(f"ran {run.seed} again"))
+    monkeypatch.setattr(store, "summarise", lambda run, *rest: pytest.fail(f"ran {run.seed} again"))
     assert run_all(runs(), opened(tmp_path), threads=2) == first
 
 
 def test_an_interruption_keeps_what_was_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, done = store.summarise, []
 
-    def interrupted(run: Run) -> dict[str, object]:
+    def interrupted(run: Run, *rest: object) -> dict[str, object]:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(run.seed)

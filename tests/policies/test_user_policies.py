@@ -109,7 +109,20 @@ def endless(vm, vcpus, me, ask):
         me += 1  # HERE
 
 
+def endless_on_a_line(vm, vcpus, me, ask):
+    while True:
+        pass  # noqa: E701  # HERE
+
+
 def too_few_arguments(vm, vcpus, me):
+    return -1
+
+
+def any_arguments(*given):
+    return -1
+
+
+def one_more_with_a_default(vm, vcpus, me, ask, more=2):
     return -1
 
 
@@ -129,7 +142,10 @@ BAD: dict[Callable[..., Any], str] = {
     writes_to_the_vm: r"writes to vm.last_boosted_vcpu",
     writes_the_tries: r"writes to ask.tries",
     endless: r"does not come to an end",
-    too_few_arguments: r"TypeError: too_few_arguments\(\) takes 3 positional arguments but 4 were given",
+    endless_on_a_line: r"does not come to an end",
+    too_few_arguments: r"must take exactly four arguments, without defaults: vm, vcpus, me, ask",
+    any_arguments: r"must take exactly four arguments",
+    one_more_with_a_default: r"must take exactly four arguments",
 }
 
 

@@ -34,7 +34,7 @@ def main(folder: Path, halt: bool) -> None:
     """Run what is missing; two processes wait for each other before they begin."""
     real, ran = store.summarise, folder / f"{os.getpid()}.ran"
 
-    def told(run: store.Run) -> store.Row:
+    def told(run: store.Run, *rest: object) -> store.Row:
         with open(ran, "a", encoding="utf-8") as file:
             file.write(f"{run.policy.name} {run.seed}\n")
         if halt and len(ran.read_text().splitlines()) == 3:

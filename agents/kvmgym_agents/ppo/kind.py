@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from kvmgym.cli.arguments import MOST_THREADS, refuse, whole
 from kvmgym.measure.warmup import compile_once
 from kvmgym_agents.ppo.training import CHECKPOINT, SETTINGS, WEIGHTS, Training
 
@@ -52,14 +54,27 @@ def load(folder: Path) -> PpoAgent:
     return load_agent(folder)
 
 
+def _number(text: str) -> float:
+    """The type of numbers; which are allowed is checked with the settings."""
+    try:
+        return float(text)
+    except ValueError:
+        refuse(text, "a number")
+
+
+_TYPES: Mapping[str, Callable[[str], Any]] = MappingProxyType(
+    {"str": str, "int": whole(-(10**17), 10**17), "float": _number}
+)
+
+
 def add_arguments(group: argparse._ArgumentGroup) -> None:
     """The options; those of Training are None unless given."""
     group.add_argument("--resume", action="store_true", help="go on with the folder's run, with its settings")
-    group.add_argument("--threads", type=int, default=1, metavar="N",
+    group.add_argument("--threads", type=whole(1, MOST_THREADS), default=1, metavar="N",
                        help="of torch; more do not help a network this small (default: %(default)s)")  # fmt: skip
     for field in fields(Training):
-        kind = {"str": str, "int": int, "float": float}[str(field.type)]
-        group.add_argument(f"--{field.name.replace('_', '-')}", type=kind, metavar=kind.__name__.upper(),
+        group.add_argument(f"--{field.name.replace('_', '-')}", type=_TYPES[str(field.type)],
+                           metavar=str(field.type).upper(),
                            help=f"{HELP[field.name]} (default: {field.default})")  # fmt: skip
 
 

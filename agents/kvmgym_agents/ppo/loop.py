@@ -151,7 +151,7 @@ class Run:
             self._print(name, {found.name: self._cell(self._rows(name, found), found) for found in self.scenarios})
 
     def _rows(self, policy: str, scenario: Scenario) -> list[Row]:
-        times = {"duration_ns": EVALUATED_NS, "warmup_ns": WARMUP_NS}
+        times: dict[str, Any] = {"duration_ns": EVALUATED_NS, "warmup_ns": WARMUP_NS}
         return [row_of(found) for found in simulate_batch(scenario, policy, seeds=self._seeds(), **times)]
 
     def _seeds(self) -> Sequence[int]:

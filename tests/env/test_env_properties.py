@@ -150,6 +150,8 @@ def test_a_mask_is_what_the_kernel_could_try_and_all_of_it_is_accepted(scenario,
             env.restore(saved)
             outcomes[action] = env.step(action)
             result, moved = outcomes[action][4]["result"], np.subtract(attempts(env), before).tolist()
+            masked = action != none and action not in possible_targets(mask)
+            assert outcomes[action][4].pop("masked_actions") == masked  # none before: the actions taken are allowed
             if action in possible_targets(mask):
                 assert moved == [1, int(result == 1), int(result == -1)] and result in (1, 0, -1), (action, result)
             else:

@@ -112,8 +112,9 @@ def test_an_interrupted_command_ends_with_130_and_one_line(tmp_path: Path) -> No
     words = command("compare", "--scenarios", "dedup-noisy-7vm", "--duration", "5", "--seeds", "50", "--threads", "1",
                     "--policies", "legacy", "--out", str(tmp_path))  # fmt: skip
     job = subprocess.Popen(
-        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where a script began the tests it is ignored
+    )  # fmt: skip
     runs = tmp_path / "runs.jsonl"
     while job.poll() is None and not runs.exists():
         time.sleep(0.05)

@@ -15,6 +15,7 @@ from kvmgym import DirectedYieldEnv, DirectedYieldVectorEnv, Scenario, Vm, Host,
 from kvmgym.params import Block, Compute, Dist, Ops, Role
 from kvmgym.scenarios import BY_NAME
 LONG = 10**15
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where a script began it in the background it is ignored
 early = Workload("early", "", (Role("main", (Compute(Dist.exponential(1_000)), Ops())),))
 idle = Scenario("idle", Host(pcpus=2), (Vm("a", 2, early),))  # never a decision
 

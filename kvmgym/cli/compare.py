@@ -88,7 +88,6 @@ def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
 def chosen_policies(wanted: str, baseline: str) -> list[Policy]:
     """The policies that the options name, the baseline among them. ValueError for an unknown name."""
     found: list[Policy] = []
-    check(bool(names(wanted)), "--policies", wanted, "at least one name")
     for name in names(wanted):
         if name == "all" or name in GROUPS:
             found += [policy for policy in POLICIES if name in ("all", group_of(policy))]

@@ -147,7 +147,7 @@ def test_mistakes_are_told_before_any_work(tmp_path: Path, capsys: Any) -> None:
         (("--envs", "1000000"), "--envs = 1000000: must be 2 to 100000"),
         (("--envs", "100000", "--steps", "100000"), "--envs = 100000: must be less, or --steps 100000: a rollout"),
         (("--hidden", "4096"), "--hidden = 4096: must be 1 to 1000"),
-        (("--threads", "0"), "--threads 0: must be 1 or more"),
+        (("--threads", "0"), "--threads = '0': must be a whole number from 1 to 1,024"),
         (("--resume",), "no checkpoint to go on from"),
     ):
         status, error = command(capsys, "--out", str(folder), *arguments)

@@ -85,8 +85,6 @@ def train(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder: Path = options.out
     training, goes_on = chosen_training(options)
     training.scenarios()
-    if options.threads < 1:
-        raise ValueError(f"--threads {options.threads}: must be 1 or more")
     folder.mkdir(parents=True, exist_ok=True)  # where nothing can be written, that is said now
     prepare_torch(options.threads, training.seed)
     compile_once(console, environment=True)

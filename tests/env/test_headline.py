@@ -86,7 +86,7 @@ def scored(name, policy, worlds, duration_ns):
     sums = np.zeros((worlds, 2))
     while len(left := np.flatnonzero(rows.rows[:, stepping.AT] == layout.AT_DECISION)):
         rows.step(env.ask(policy), None if len(left) == worlds else left)
-        sums[left] += rows.gains[left][:, [PLACE["headline"], PLACE["progress"]]]
+        sums[left] += rows.rewards[left][:, [PLACE["headline"], PLACE["progress"]]]
     vms = len(SCENARIOS[name].vms)
     return [rows.world(place).vm["ops"][:vms].tolist() for place in range(worlds)], sums[:, 0], sums[:, 1]
 

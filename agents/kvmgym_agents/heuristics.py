@@ -50,8 +50,8 @@ class NoYield(Agent):
 
 
 class RandomAgent(Agent):
-    """Any allowed target, all alike; "no yield" only when there is none. The lot is a hash of the seed and the decision
-    (time, VM, spinner, attempt), so that a row's episode depends on its own world only."""
+    """Any allowed target, all alike; "no yield" only when there is none. The draw is a hash of the seed and the
+    decision (time, VM, spinner, attempt), so that a row's episode depends on its own world only."""
 
     name = "random"
 
@@ -61,12 +61,12 @@ class RandomAgent(Agent):
     def act(self, observation: Any, info: Mapping[str, Any]) -> Actions:
         """An allowed target in each row, int64 [E]."""
         mask = masks_of(info)
-        lots: Hashes = np.full(len(mask), self.seed, np.uint64)
+        draws: Hashes = np.full(len(mask), self.seed, np.uint64)
         for key in ("now_ns", "vm", "me", "attempt"):
-            told: Hashes = np.asarray(info[key]).astype(np.uint64)
-            lots = hashed(lots ^ told)
+            values: Hashes = np.asarray(info[key]).astype(np.uint64)
+            draws = hashed(draws ^ values)
         numbers: Hashes = np.arange(mask.shape[1]).astype(np.uint64)
-        each = hashed(lots[:, None] + numbers) >> np.uint64(1)
+        each = hashed(draws[:, None] + numbers) >> np.uint64(1)
         each |= mask.astype(np.uint64) << np.uint64(63)  # allowed ones are above all others
         chosen: Actions = np.where(mask[:, :-1].any(axis=1), each[:, :-1].argmax(axis=1), mask.shape[1] - 1)
         return chosen

@@ -26,7 +26,7 @@ from kvmgym.params import Scenario
 from kvmgym.params.errors import check, integer
 
 Act = Callable[[Any, Mapping[str, Any]], npt.ArrayLike]
-# What is kept of the infos beside the mask; at the first place of an episode they belong to the reset.
+# What is kept of the infos beside the mask; at the first entry of an episode they belong to the reset.
 INFOS = ("elapsed_ns", "vm", "me", "attempt", "result", "ops")
 
 
@@ -89,36 +89,36 @@ def collect(batch: DirectedYieldVectorEnv, act: Act, seed: int) -> list[dict[str
     mode = batch.autoreset_mode
     check(mode == gym.vector.AutoresetMode.NEXT_STEP, "autoreset_mode", mode, "next_step")
     observations, infos = batch.reset(seed=seed)
-    seen, told, done = [_copied(observations)], [_kept(infos)], []
+    seen, kept, done = [_copied(observations)], [_kept(infos)], []
     lengths = np.zeros(batch.num_envs, np.int64)
     while not lengths.all():
         actions = np.array(act(observations, infos), dtype=np.int64)
         observations, rewards, _, truncated, infos = batch.step(actions)
         done.append((actions, np.array(rewards)))
         seen.append(_copied(observations))
-        told.append(_kept(infos))
+        kept.append(_kept(infos))
         lengths[(lengths == 0) & truncated] = len(done)
-    return [_episode(seen, told, done, place, int(lengths[place]), seed) for place in range(batch.num_envs)]
+    return [_episode(seen, kept, done, row, int(lengths[row]), seed) for row in range(batch.num_envs)]
 
 
-def _episode(seen: list[Any], told: list[Any], done: list[Any], place: int, length: int, seed: int) -> dict[str, Any]:
-    """Row `place` of what was seen, told and done in the first `length` steps."""
+def _episode(seen: list[Any], kept: list[Any], done: list[Any], row: int, length: int, seed: int) -> dict[str, Any]:
+    """Row `row` of what was observed and done, with the infos, in the first `length` steps."""
     return {
-        "seed": seed + place,
-        "observations": _column(seen[: length + 1], place),
-        "actions": np.array([actions[place] for actions, _ in done[:length]]),
-        "rewards": [float(rewards[place]) for _, rewards in done[:length]],
+        "seed": seed + row,
+        "observations": _column(seen[: length + 1], row),
+        "actions": np.array([actions[row] for actions, _ in done[:length]]),
+        "rewards": [float(rewards[row]) for _, rewards in done[:length]],
         "terminations": [False] * length,
         "truncations": [False] * (length - 1) + [True],
-        "infos": _column(told[: length + 1], place),
+        "infos": _column(kept[: length + 1], row),
     }
 
 
-def _column(steps: list[Any], place: int) -> Any:
+def _column(steps: list[Any], row: int) -> Any:
     """One row of a list of batches: an array [T, ...], or a table of them."""
     if isinstance(steps[0], dict):
-        return {key: np.stack([step[key][place] for step in steps]) for key in steps[0]}
-    return np.stack([step[place] for step in steps])
+        return {key: np.stack([step[key][row] for step in steps]) for key in steps[0]}
+    return np.stack([step[row] for step in steps])
 
 
 def _kept(infos: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,14 +59,14 @@ class NativeVecEnv(VecEnv):
         """Begin new episodes in all rows, with the seeds and options given to `seed` and `set_options` (used once).
         options of a row: "scenario" and "world_seed", as for DirectedYieldEnv."""
         rows: dict[Any, list[int]] = {}
-        for place, options in enumerate(self._options):
-            rows.setdefault(options.get("scenario"), []).append(place)
+        for row, options in enumerate(self._options):
+            rows.setdefault(options.get("scenario"), []).append(row)
         world_seeds = [options.get("world_seed") for options in self._options]
         seeds: list[int | None] | None = None if None in self._seeds else self._seeds
         infos: dict[str, Any] = {}
         observations: Any = None
-        for scenario, places in rows.items():
-            mask = np.isin(np.arange(self.num_envs), places)
+        for scenario, alike in rows.items():
+            mask = np.isin(np.arange(self.num_envs), alike)
             options = {"reset_mask": mask, "scenario": scenario, "world_seed": world_seeds}
             observations, infos = self.batch.reset(seed=seeds, options=options)
         self._returns[:] = 0
@@ -88,9 +88,9 @@ class NativeVecEnv(VecEnv):
         self._lengths += 1
         self.elapsed_ns = found["elapsed_ns"].copy()
         infos = self._rows_of(found)
-        for place in np.flatnonzero(dones):
-            self.elapsed_ns[place] = found["final_info"]["elapsed_ns"][place]
-            infos[place] = self._last_info(int(place), found)
+        for row in np.flatnonzero(dones):
+            self.elapsed_ns[row] = found["final_info"]["elapsed_ns"][row]
+            infos[row] = self._last_info(int(row), found)
         return observations, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
@@ -104,8 +104,8 @@ class NativeVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
         """Set an attribute of the batch. Errors: ValueError for some rows only, which share it."""
-        places = sorted(self._get_indices(indices))
-        check(places == list(range(self.num_envs)), "indices", places, "all rows, which share their attributes")
+        chosen = sorted(self._get_indices(indices))
+        check(chosen == list(range(self.num_envs)), "indices", chosen, "all rows, which share their attributes")
         setattr(self.batch, attr_name, value)
 
     def env_method(
@@ -115,7 +115,7 @@ class NativeVecEnv(VecEnv):
         if method_name not in METHODS:
             raise AttributeError(f"a row of the native batch has {', '.join(METHODS)}, not {method_name}")
         found = getattr(self.batch, method_name)(*method_args, **method_kwargs)
-        return [None if found is None else found[place] for place in self._get_indices(indices)]
+        return [None if found is None else found[row] for row in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: Indices = None) -> list[bool]:
         """True for Monitor, whose work is done here; nothing else wraps a row."""
@@ -137,29 +137,29 @@ class NativeVecEnv(VecEnv):
         """An info a row: empty ones (some 30 ns each), or all of the batch's."""
         if not self.full_infos:
             return [{} for _ in range(self.num_envs)]
-        return [row_info(infos, place) for place in range(self.num_envs)]
+        return [row_info(infos, row) for row in range(self.num_envs)]
 
-    def _last_info(self, place: int, infos: dict[str, Any]) -> dict[str, Any]:
+    def _last_info(self, row: int, infos: dict[str, Any]) -> dict[str, Any]:
         """The info of a row that has ended; its sums begin anew."""
-        last = infos["final_obs"][place]
-        result: dict[str, Any] = row_info(infos["final_info"], place) if self.full_infos else {}
+        last = infos["final_obs"][row]
+        result: dict[str, Any] = row_info(infos["final_info"], row) if self.full_infos else {}
         result["terminal_observation"] = last
         result["TimeLimit.truncated"] = True
         result["episode"] = {
-            "r": float(self._returns[place]),
-            "l": int(self._lengths[place]),
+            "r": float(self._returns[row]),
+            "l": int(self._lengths[row]),
             "t": round(time.time() - self._began, 6),
         }
-        self.reset_infos[place] = row_info(infos, place) if self.full_infos else {}
-        self._returns[place], self._lengths[place] = 0, 0
+        self.reset_infos[row] = row_info(infos, row) if self.full_infos else {}
+        self._returns[row], self._lengths[row] = 0, 0
         return result
 
 
 ROW_KEYS: Sequence[str] = ("elapsed_ns", "now_ns", "vm", "me", "attempt", "result", "ops", "masked_actions")
 
 
-def row_info(infos: dict[str, Any], place: int) -> dict[str, Any]:
-    """Row `place` of a batch's infos, as the single environment tells it."""
-    terms = {name: float(values[place]) for name, values in infos["reward_terms"].items() if name[0] != "_"}
-    numbers = {key: int(infos[key][place]) for key in ROW_KEYS}
-    return {"action_mask": infos["action_mask"][place], **numbers, "reward_terms": terms}
+def row_info(infos: dict[str, Any], row: int) -> dict[str, Any]:
+    """Row `row` of a batch's infos, as the single environment gives it."""
+    terms = {name: float(values[row]) for name, values in infos["reward_terms"].items() if name[0] != "_"}
+    numbers = {key: int(infos[key][row]) for key in ROW_KEYS}
+    return {"action_mask": infos["action_mask"][row], **numbers, "reward_terms": terms}

@@ -198,7 +198,7 @@ def _mm1_simpy(customers: int) -> float:
 
     import simpy
 
-    lot = random.Random(0)
+    generator = random.Random(0)
     environment = simpy.Environment()
     server, served = simpy.Resource(environment, capacity=1), [0]
     done = environment.event()
@@ -206,14 +206,14 @@ def _mm1_simpy(customers: int) -> float:
     def customer() -> Any:
         with server.request() as turn:
             yield turn
-            yield environment.timeout(lot.expovariate(1.0))
+            yield environment.timeout(generator.expovariate(1.0))
         served[0] += 1
         if served[0] == customers:
             done.succeed()
 
     def source() -> Any:
         while True:
-            yield environment.timeout(lot.expovariate(0.8))
+            yield environment.timeout(generator.expovariate(0.8))
             environment.process(customer())
 
     environment.process(source())

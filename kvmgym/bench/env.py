@@ -33,7 +33,7 @@ def endless(number: int, scenario: Scenario, **options: Any) -> DirectedYieldVec
 
 def _told(env: DirectedYieldVectorEnv, name: str) -> int:
     """The sum of a number of the hosts' records over the rows."""
-    return sum(int(env.worlds.world(place).host[0][name]) for place in range(env.num_envs))
+    return sum(int(env.worlds.world(row).host[0][name]) for row in range(env.num_envs))
 
 
 def _roll_out(worlds: Worlds, span_ns: int) -> None:
@@ -50,8 +50,8 @@ def batch_speed(scenario: Scenario, rows: int, steps: int, repeats: int) -> tupl
     actions = np.zeros(rows, np.int64)
     for worlds in (env.worlds, other.worlds):
         _roll_out(worlds, WARMUP_NS)
-        for place in range(rows):
-            worlds.go_on(place, ENDLESS_NS)
+        for row in range(rows):
+            worlds.go_on(row, ENDLESS_NS)
 
     def stepped() -> float:
         seconds = 0.0

@@ -34,8 +34,8 @@ class Parser(argparse.ArgumentParser):
         named = re.match(r"argument ([^:]+): (= )?", message)
         if named:
             message = named[1].split("/")[0] + (" = " if named[2] else ": ") + message[named.end() :]
-        told = " ".join(shorten(word, SHOWN + 2) for word in message.split())  # two: a shown value and a mark after it
-        say(f"{self.prog}: {shorten(told, _LINE)}")
+        text = " ".join(shorten(word, SHOWN + 2) for word in message.split())  # two: a shown value and a mark after it
+        say(f"{self.prog}: {shorten(text, _LINE)}")
         raise SystemExit(EXIT_USAGE)
 
 

@@ -39,43 +39,43 @@ class StaticRows:
 
     def __init__(self) -> None:
         self.bytes = zeros(0, 0)
-        self._places: dict[Scenario, int] = {}
+        self._rows: dict[Scenario, int] = {}
         self._used: list[tuple[Scenario, int]] = []  # of each row: whose it is or was, by how many worlds
         self._free: list[int] = []
 
     def take(self, blueprint: Blueprint) -> int:
         """The row of a blueprint's tables, for one more world."""
         scenario, width = blueprint.scenario, blueprint.static.size
-        place = self._places.get(scenario)
-        if place is not None:
-            self._used[place] = (scenario, self._used[place][1] + 1)
-            return place
+        row = self._rows.get(scenario)
+        if row is not None:
+            self._used[row] = (scenario, self._used[row][1] + 1)
+            return row
         if self._free:
-            place = self._free.pop()
-            self._used[place] = (scenario, 1)
+            row = self._free.pop()
+            self._used[row] = (scenario, 1)
         else:
-            place = len(self._used)
+            row = len(self._used)
             self._used.append((scenario, 1))
-        rows = self.bytes.shape[0] if place < self.bytes.shape[0] else max(2 * place, 1)
+        rows = self.bytes.shape[0] if row < self.bytes.shape[0] else max(2 * row, 1)
         if rows > self.bytes.shape[0] or width > self.bytes.shape[1]:
             self.bytes = widened(self.bytes, rows, width)
-        self.bytes[place, :width] = blueprint.static
-        self._places[scenario] = place
-        return place
+        self.bytes[row, :width] = blueprint.static
+        self._rows[scenario] = row
+        return row
 
-    def give_back(self, place: int) -> None:
-        """One world less uses row `place`."""
-        scenario, users = self._used[place]
-        self._used[place] = (scenario, users - 1)
+    def give_back(self, row: int) -> None:
+        """One world less uses row `row`."""
+        scenario, users = self._used[row]
+        self._used[row] = (scenario, users - 1)
         if users == 1:
-            del self._places[scenario]
-            self._free.append(place)
+            del self._rows[scenario]
+            self._free.append(row)
 
     def copy(self) -> StaticRows:
         """The same rows for the same worlds, in bytes of its own."""
         other = StaticRows()
         other.bytes = aligned_copy(self.bytes)
-        other._places, other._used, other._free = dict(self._places), list(self._used), list(self._free)
+        other._rows, other._used, other._free = dict(self._rows), list(self._used), list(self._free)
         return other
 
 

@@ -10,34 +10,34 @@ from kvmgym.env import stepping
 from kvmgym.env.rows import Worlds
 
 
-def picture(worlds: Worlds, place: int) -> str:
-    """Row `place` as text: a line a pCPU (the vCPU on it, then those that wait; `*` the spinner, `~` spinning, `!`
+def picture(worlds: Worlds, row: int) -> str:
+    """Row `row` as text: a line a pCPU (the vCPU on it, then those that wait; `*` the spinner, `~` spinning, `!`
     holds a spin lock), and what may be chosen."""
-    blueprint = worlds.blueprints[place]
+    blueprint = worlds.blueprints[row]
     if blueprint is None:
         return "no episode yet"
-    world, row = worlds.world(place), worlds.rows[place]
+    world, numbers = worlds.world(row), worlds.rows[row]
     spinner = -1
-    if row[stepping.AT] == layout.AT_DECISION:
-        spinner = blueprint.firsts[int(row[stepping.VM])] + int(row[stepping.ME])
-    lines = [f"{blueprint.scenario.name} at {row[stepping.NOW_NS] / 1e6:.3f} ms"]
+    if numbers[stepping.AT] == layout.AT_DECISION:
+        spinner = blueprint.firsts[int(numbers[stepping.VM])] + int(numbers[stepping.ME])
+    lines = [f"{blueprint.scenario.name} at {numbers[stepping.NOW_NS] / 1e6:.3f} ms"]
     for p in range(blueprint.pcpus):
         here = [v for v in range(blueprint.vcpus) if world.vcpu[v]["pcpu"] == p]
         on = int(world.pcpu[p]["curr"])
         waiting = [v for v in here if v != on and world.vcpu[v]["state"] == layout.READY]
-        names = [_name(worlds, place, v, spinner) for v in waiting]
-        lines.append(f"p{p:<3} {_name(worlds, place, on, spinner) if on >= 0 else 'idle':<10} | {' '.join(names)}")
+        names = [_name(worlds, row, v, spinner) for v in waiting]
+        lines.append(f"p{p:<3} {_name(worlds, row, on, spinner) if on >= 0 else 'idle':<10} | {' '.join(names)}")
     if spinner >= 0:
-        allowed = [str(i) for i in range(worlds.max_vcpus) if worlds.masks[place, i]]
-        vm = blueprint.vms[int(row[stepping.VM])].name
-        lines.append(f"{vm}: vCPU {row[stepping.ME]} spins; it may yield to {', '.join(allowed) or 'nobody'}")
+        allowed = [str(i) for i in range(worlds.max_vcpus) if worlds.masks[row, i]]
+        vm = blueprint.vms[int(numbers[stepping.VM])].name
+        lines.append(f"{vm}: vCPU {numbers[stepping.ME]} spins; it may yield to {', '.join(allowed) or 'nobody'}")
     return "\n".join(lines)
 
 
-def _name(worlds: Worlds, place: int, v: int, spinner: int) -> str:
-    blueprint = worlds.blueprints[place]
+def _name(worlds: Worlds, row: int, v: int, spinner: int) -> str:
+    blueprint = worlds.blueprints[row]
     assert blueprint is not None
-    vcpu = worlds.world(place).vcpu[v]
+    vcpu = worlds.world(row).vcpu[v]
     spins = layout.ACT_SEND < vcpu["act"] < layout.ACT_HALT
     marks = ("*" if v == spinner else "~" if spins else "") + ("!" if vcpu["holds"] > 0 else "")
     return f"{blueprint.vms[vcpu['vm']].name}.{vcpu['idx']}{marks}"
@@ -47,19 +47,19 @@ CELL, COLUMNS = 12, 12  # pixels of a vCPU, and how many a pCPU's line shows: th
 _COLOURS = np.array([[66, 133, 244], [219, 68, 55], [15, 157, 88], [244, 160, 0], [128, 90, 213], [0, 172, 193]])
 
 
-def frame(worlds: Worlds, place: int) -> npt.NDArray[np.uint8]:
-    """Row `place` as pixels, uint8 [P*CELL, COLUMNS*CELL, 3]: a line a pCPU, its vCPU at the left, those that wait to
+def frame(worlds: Worlds, row: int) -> npt.NDArray[np.uint8]:
+    """Row `row` as pixels, uint8 [P*CELL, COLUMNS*CELL, 3]: a line a pCPU, its vCPU at the left, those that wait to
     the right; a colour a VM, paler while it spins, the spinner in a white frame. P is that of the environment's largest
     host, so that the frames of a recording are of one size (of a sampler: of the first shown, cut off beyond)."""
-    blueprint = worlds.blueprints[place]
+    blueprint = worlds.blueprints[row]
     if blueprint is None:
         return np.zeros((max(worlds.frame_pcpus, 1) * CELL, COLUMNS * CELL, 3), np.uint8)
-    world, row = worlds.world(place), worlds.rows[place]
+    world, numbers = worlds.world(row), worlds.rows[row]
     worlds.frame_pcpus = worlds.frame_pcpus or blueprint.pcpus
     image = np.zeros((worlds.frame_pcpus * CELL, COLUMNS * CELL, 3), np.uint8)
     spinner = -1
-    if row[stepping.AT] == layout.AT_DECISION:
-        spinner = blueprint.firsts[int(row[stepping.VM])] + int(row[stepping.ME])
+    if numbers[stepping.AT] == layout.AT_DECISION:
+        spinner = blueprint.firsts[int(numbers[stepping.VM])] + int(numbers[stepping.ME])
     waiting = [2] * blueprint.pcpus
     for v, vcpu in enumerate(world.vcpu):
         p = int(vcpu["pcpu"])

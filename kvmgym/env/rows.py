@@ -135,9 +135,9 @@ class Worlds:
 
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Start the generator of each row anew; None leaves it."""
-        for place, seed in enumerate(seeds):
+        for row, seed in enumerate(seeds):
             if seed is not None:
-                self.generators[place] = np.random.default_rng(np.random.SeedSequence(seed))
+                self.generators[row] = np.random.default_rng(np.random.SeedSequence(seed))
 
     def _make_room(self, blueprint: Blueprint) -> None:
         """Widen the buffers to a blueprint's rows."""
@@ -157,17 +157,15 @@ class Worlds:
             check(g in every, "controlled", g, f"VM numbers from 0 to {len(scenario.vms) - 1} of {scenario.name}")
         return sum(1 << g for g in chosen)
 
-    def _static(self, place: int) -> Bytes:
-        row: Bytes = self.statics.bytes[self.rows[place, stepping.STATIC]]
-        return row
+    def _static(self, row: int) -> Bytes:
+        static: Bytes = self.statics.bytes[self.rows[row, stepping.STATIC]]
+        return static
 
-    def reset(
-        self, place: int, scenario: str | Scenario | Sampler | None = None, world_seed: int | None = None
-    ) -> None:
-        """A new episode in row `place`: scenario and seed from the row's generator unless given. world_seed: the world
+    def reset(self, row: int, scenario: str | Scenario | Sampler | None = None, world_seed: int | None = None) -> None:
+        """A new episode in row `row`: scenario and seed from the row's generator unless given. world_seed: the world
         that `simulate` has for this seed. Errors: ValueError, and the row stays as it was."""
-        generator = self.generators[place]
-        source = self.sources[place % len(self.sources)] if scenario is None else one_source(scenario)
+        generator = self.generators[row]
+        source = self.sources[row % len(self.sources)] if scenario is None else one_source(scenario)
         chosen = source if isinstance(source, Scenario) else source(generator)
         check(isinstance(chosen, Scenario), "scenario sampler", chosen, "a Scenario")
         widest = max(vm.vcpus for vm in chosen.vms)
@@ -179,76 +177,76 @@ class Worlds:
         state = blueprint.worlds([integer("world_seed", drawn, 0, 2**63 - 1)])[0]
         check_room("rows", self.number, blueprint.state.size)
         self._make_room(blueprint)  # from here on nothing is refused: the row's state and tables belong together
-        row = self.rows[place]
-        if self.blueprints[place] is not None:
-            self.statics.give_back(int(row[stepping.STATIC]))
-        row[:] = 0
-        row[stepping.STATIC] = self.statics.take(blueprint)
-        if self.blueprints[place] is not blueprint:
+        numbers = self.rows[row]
+        if self.blueprints[row] is not None:
+            self.statics.give_back(int(numbers[stepping.STATIC]))
+        numbers[:] = 0
+        numbers[stepping.STATIC] = self.statics.take(blueprint)
+        if self.blueprints[row] is not blueprint:
             self._asked = None
-        self.blueprints[place] = blueprint
-        self.states[place, : state.size] = state
-        self.others.install(self.world(place))
-        row[stepping.UNTIL_NS] = self.episode_ns(chosen)
-        row[stepping.CONTROLLED] = controlled
-        row[stepping.MIXED] = chosen.mixed
-        row[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
-        self.rewards[place] = 0
-        self._run_to_first(place)
+        self.blueprints[row] = blueprint
+        self.states[row, : state.size] = state
+        self.others.install(self.world(row))
+        numbers[stepping.UNTIL_NS] = self.episode_ns(chosen)
+        numbers[stepping.CONTROLLED] = controlled
+        numbers[stepping.MIXED] = chosen.mixed
+        numbers[stepping.SHOW_ALL : stepping.PRIVILEGED + 1] = self._options
+        self.rewards[row] = 0
+        self._run_to_first(row)
 
-    def world(self, place: int) -> World:
-        """The world of row `place`: writes to its state go through, its tables are shared and read-only."""
-        static = self._static(place)
+    def world(self, row: int) -> World:
+        """The world of row `row`: writes to its state go through, its tables are shared and read-only."""
+        static = self._static(row)
         static.setflags(write=False)
-        return view(self.states[place], static)
+        return view(self.states[row], static)
 
-    def settle(self, place: int, reset: bool = False) -> None:
-        """Bring the counters of row `place` up to now; with `reset` the measured window begins now."""
-        engine.settle_row(self.states[place], self._static(place), layout.YES if reset else layout.NO)
+    def settle(self, row: int, reset: bool = False) -> None:
+        """Bring the counters of row `row` up to now; with `reset` the measured window begins now."""
+        engine.settle_row(self.states[row], self._static(row), layout.YES if reset else layout.NO)
 
-    def go_on(self, place: int, until_ns: int) -> None:
-        """After the end of row `place`, go on in the same world until `until_ns` with its counters at zero: what came
+    def go_on(self, row: int, until_ns: int) -> None:
+        """After the end of row `row`, go on in the same world until `until_ns` with its counters at zero: what came
         before was to warm up."""
-        self.settle(place, reset=True)
-        self.rows[place, stepping.UNTIL_NS] = until_ns
-        self._run_to_first(place)
+        self.settle(row, reset=True)
+        self.rows[row, stepping.UNTIL_NS] = until_ns
+        self._run_to_first(row)
 
-    def _run_to_first(self, place: int) -> None:
-        row = self.rows[place]
-        row[stepping.AT] = layout.AT_TIME
+    def _run_to_first(self, row: int) -> None:
+        numbers = self.rows[row]
+        numbers[stepping.AT] = layout.AT_TIME
         while True:
             stepping.begin_row(
-                self.states[place],
-                self._static(place),
-                row,
+                self.states[row],
+                self._static(row),
+                numbers,
                 self.address,
-                self.masks[place],
-                self.flat[place],
+                self.masks[row],
+                self.flat[row],
             )
-            if row[stepping.AT] != layout.GOING_ON:
+            if numbers[stepping.AT] != layout.GOING_ON:
                 break
-        self.look_for_deadlock(place)
+        self.look_for_deadlock(row)
 
-    def look_for_deadlock(self, place: int) -> None:
+    def look_for_deadlock(self, row: int) -> None:
         """DeadlockError when the guests of a row can never go on."""
-        if self.rows[place, stepping.AT] == layout.AT_DEADLOCK:
-            blueprint = self.blueprints[place]
+        if self.rows[row, stepping.AT] == layout.AT_DEADLOCK:
+            blueprint = self.blueprints[row]
             assert blueprint is not None
-            raise DeadlockError(explain_deadlock(blueprint, self.world(place)))
+            raise DeadlockError(explain_deadlock(blueprint, self.world(row)))
 
-    def step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64] | None = None) -> int:
-        """Answer the open exits of the rows (of those in `which`) and run to the next; returns how many have ended."""
-        if which is None and self.pool is not None:
+    def step(self, actions: npt.NDArray[np.int64], listed: npt.NDArray[np.int64] | None = None) -> int:
+        """Answer the open exits of the rows (of those in `listed`) and run to the next; returns how many have ended."""
+        if listed is None and self.pool is not None:
             ended = sum(self.pool.map(lambda part, stopped: self._step(actions, part, stopped), self.parts))
         else:
-            ended = self._step(actions, self.everyone if which is None else which)
+            ended = self._step(actions, self.everyone if listed is None else listed)
         if ended:
-            for place in range(self.number):
-                self.look_for_deadlock(place)
+            for row in range(self.number):
+                self.look_for_deadlock(row)
         return ended
 
-    def _step(self, actions: npt.NDArray[np.int64], which: npt.NDArray[np.int64], stopped: Stopped = never) -> int:
-        ended, left = -1, which
+    def _step(self, actions: npt.NDArray[np.int64], listed: npt.NDArray[np.int64], stopped: Stopped = never) -> int:
+        ended, left = -1, listed
         while True:
             ended = stepping.step_rows(
                 left,
@@ -267,8 +265,8 @@ class Worlds:
             if stopped():
                 raise Stop
             left = left[-1 - ended :]
-        if left is not which:
-            ended = int(np.count_nonzero(self.rows[which, stepping.AT] != layout.AT_DECISION))
+        if left is not listed:
+            ended = int(np.count_nonzero(self.rows[listed, stepping.AT] != layout.AT_DECISION))
         return ended
 
     def ask(self, policy: Policy, actions: npt.NDArray[np.int64]) -> None:

@@ -191,17 +191,17 @@ class DirectedYieldEnv(gym.Env[Any, Any]):
         return spaces.shaped(self.batch.form, flat.copy(), self.worlds.max_vcpus)
 
     def _info(self) -> dict[str, Any]:
-        row, rewards = self.worlds.rows[0].tolist(), self.worlds.rewards[0].tolist()
+        numbers, rewards = self.worlds.rows[0].tolist(), self.worlds.rewards[0].tolist()
         return {
             "action_mask": self.worlds.masks[0].astype(np.int8),
-            "elapsed_ns": row[stepping.ELAPSED_NS],
-            "now_ns": row[stepping.NOW_NS],
-            "vm": row[stepping.VM],
-            "me": row[stepping.ME],
-            "attempt": row[stepping.ATTEMPT],
-            "result": row[stepping.RESULT],
-            "ops": row[stepping.OPS],
-            "masked_actions": row[stepping.MASKED],
+            "elapsed_ns": numbers[stepping.ELAPSED_NS],
+            "now_ns": numbers[stepping.NOW_NS],
+            "vm": numbers[stepping.VM],
+            "me": numbers[stepping.ME],
+            "attempt": numbers[stepping.ATTEMPT],
+            "result": numbers[stepping.RESULT],
+            "ops": numbers[stepping.OPS],
+            "masked_actions": numbers[stepping.MASKED],
             "reward_terms": {term.name: rewards[1 + place] for place, term in enumerate(TERMS)},
         }
 

@@ -97,35 +97,35 @@ def check_worlds(saved: object, worlds: _Worlds) -> None:
     check(right, "snapshot rows", getattr(rows, "shape", rows), f"int64 [{number}, columns]")
     digest = digest_of(saved)
     check(saved["digest"] == digest, "snapshot digest", saved["digest"], f"{digest}, that of its arrays: it is damaged")
-    for place, scenario in enumerate(scenarios):
+    for row, scenario in enumerate(scenarios):
         if scenario is not None:
-            _check_row(place, worlds.blueprint(scenario), states, statics, rows)
+            _check_row(row, worlds.blueprint(scenario), states, statics, rows)
     generators = saved["generators"]
     right = isinstance(generators, list) and len(generators) == number
     check(right, "snapshot generators", generators, f"the states of {number} generators")
-    for place, state in enumerate(generators):
-        _check_state(f"snapshot generators[{place}]", state, worlds.generators[place])
+    for row, state in enumerate(generators):
+        _check_state(f"snapshot generators[{row}]", state, worlds.generators[row])
 
 
-def _check_row(place: int, blueprint: Blueprint, states: Any, statics: StaticRows, rows: Any) -> None:
-    """The bytes of row `place` are of its scenario."""
+def _check_row(row: int, blueprint: Blueprint, states: Any, statics: StaticRows, rows: Any) -> None:
+    """The bytes of row `row` are of its scenario."""
     columns = stepping.COLUMNS + 2 * (reward.SUMS + len(blueprint.vms))
     check(rows.shape[1] >= columns, "snapshot rows", rows.shape, f"of at least {columns} columns")
-    row, path = rows[place], f"snapshot rows[{place}]"
-    static = int(row[stepping.STATIC])
+    numbers, path = rows[row], f"snapshot rows[{row}]"
+    static = int(numbers[stepping.STATIC])
     check(0 <= static < statics.bytes.shape[0], f"{path} STATIC", static, f"0 to {statics.bytes.shape[0] - 1}")
     wide = states.shape[1] >= blueprint.state.size and statics.bytes.shape[1] >= blueprint.static.size
-    check(wide, f"snapshot states[{place}]", states.shape, f"of at least {blueprint.state.size} bytes a row")
+    check(wide, f"snapshot states[{row}]", states.shape, f"of at least {blueprint.state.size} bytes a row")
     tables = statics.bytes[static, : blueprint.static.size]
     check(
         bool((tables == blueprint.static).all()), f"snapshot statics[{static}]", "other bytes", "its scenario's tables"
     )
     bounds = slice(STATE_HEAD - 16 * len(layout.STATE_PARTS), STATE_HEAD)
-    right = bool((states[place, bounds] == blueprint.state[bounds]).all())
-    check(right, f"snapshot states[{place}]", "other bytes", "a world of its scenario")
-    at, vms = int(row[stepping.AT]), blueprint.vms
+    right = bool((states[row, bounds] == blueprint.state[bounds]).all())
+    check(right, f"snapshot states[{row}]", "other bytes", "a world of its scenario")
+    at, vms = int(numbers[stepping.AT]), blueprint.vms
     check(0 <= at < layout.GOING_ON, f"{path} AT", at, "AT_TIME, AT_DECISION or AT_DEADLOCK")
     if at == layout.AT_DECISION:
-        vm, me = int(row[stepping.VM]), int(row[stepping.ME])
+        vm, me = int(numbers[stepping.VM]), int(numbers[stepping.ME])
         check(0 <= vm < len(vms), f"{path} VM", vm, f"0 to {len(vms) - 1}")
         check(0 <= me < vms[vm].vcpus, f"{path} ME", me, f"0 to {vms[vm].vcpus - 1}")

@@ -130,8 +130,8 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
             first = next((one for one in seeds if one is not None), None)
             if first is not None:
                 self._np_random, self._np_random_seed = np_random(first)
-        for place in np.flatnonzero(mask):
-            self._begin(int(place), options.get("scenario"), worlds[place])
+        for row in np.flatnonzero(mask):
+            self._begin(int(row), options.get("scenario"), worlds[row])
         self._look_at_buffers()
         return self.observe()
 
@@ -183,7 +183,7 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         if self.render_mode is None:
             return None
         draw = picture if self.render_mode == "ansi" else frame
-        return tuple(draw(self.worlds, place) for place in range(self.num_envs))
+        return tuple(draw(self.worlds, row) for row in range(self.num_envs))
 
     # --- beyond Gymnasium -----------------------------------------------------------------------------------------
 
@@ -249,22 +249,22 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         self._begun[:] = False
         self._all_go_on = False
 
-    def _begin(self, place: int, scenario: Any = None, world_seed: int | None = None) -> None:
+    def _begin(self, row: int, scenario: Any = None, world_seed: int | None = None) -> None:
         """A new episode; one without a single decision is begun anew, because an episode needs a first step."""
         for _ in range(100 if world_seed is None else 1):
             try:
-                self.worlds.reset(place, scenario, world_seed)
+                self.worlds.reset(row, scenario, world_seed)
             except BaseException:
-                if self.worlds.rows[place, stepping.AT] == layout.GOING_ON:  # interrupted, not refused
-                    self._begun[place] = self._all_go_on = False
+                if self.worlds.rows[row, stepping.AT] == layout.GOING_ON:  # interrupted, not refused
+                    self._begun[row] = self._all_go_on = False
                 raise
-            if self.worlds.rows[place, stepping.AT] == layout.AT_DECISION:
+            if self.worlds.rows[row, stepping.AT] == layout.AT_DECISION:
                 break
         else:
-            name = self.worlds.blueprints[place]
+            name = self.worlds.blueprints[row]
             text = "?" if name is None else name.scenario.name
             check(False, "scenario", text, "one in which a vCPU of a controlled VM spins within duration_ns")
-        self._begun[place], self._ended[place], self._steps[place] = True, False, 0
+        self._begun[row], self._ended[row], self._steps[row] = True, False, 0
 
     def _find_ended(self) -> npt.NDArray[np.bool_]:
         ended: npt.NDArray[np.bool_] = self.worlds.rows[:, stepping.AT] != layout.AT_DECISION
@@ -284,8 +284,8 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
                 raise
         self._steps[others] += 1
         truncated = self._find_ended() & ~fresh
-        for place in np.flatnonzero(fresh):
-            self._begin(int(place))
+        for row in np.flatnonzero(fresh):
+            self._begin(int(row))
         self._ended = truncated
         self._look_at_buffers()
         rewards = np.where(fresh, 0.0, self.worlds.rewards[:, 0])
@@ -295,11 +295,11 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
         """SAME_STEP: the last observation and infos of ended rows are kept, then the rows begin anew."""
         last = self._observations(copy=True)
         final = np.full(self.num_envs, None, dtype=object)
-        for place in np.flatnonzero(ended):
-            final[place] = _row(last, int(place))
+        for row in np.flatnonzero(ended):
+            final[row] = _row(last, int(row))
         before = {key: value for key, value in infos.items() if not key.startswith("_")}
-        for place in np.flatnonzero(ended):
-            self._begin(int(place))
+        for row in np.flatnonzero(ended):
+            self._begin(int(row))
         self._look_at_buffers()
         return {
             **self._infos(),
@@ -340,11 +340,11 @@ class DirectedYieldVectorEnv(gym.vector.VectorEnv[Any, npt.NDArray[np.int64], np
 
     def _check_actions(self, chosen: npt.NDArray[np.int64]) -> None:
         """In debug mode a masked action is an error."""
-        for place in np.flatnonzero(~self._ended):
-            action = int(chosen[place])
-            right = 0 <= action <= self.worlds.max_vcpus and bool(self.worlds.masks[place, action])
-            allowed = np.flatnonzero(self.worlds.masks[place]).tolist()
-            check(right or self.kernel_agent, f"actions[{place}]", action, f"one of {allowed} (the action mask)")
+        for row in np.flatnonzero(~self._ended):
+            action = int(chosen[row])
+            right = 0 <= action <= self.worlds.max_vcpus and bool(self.worlds.masks[row, action])
+            allowed = np.flatnonzero(self.worlds.masks[row]).tolist()
+            check(right or self.kernel_agent, f"actions[{row}]", action, f"one of {allowed} (the action mask)")
 
 
 def _mode(mode: str | AutoresetMode) -> AutoresetMode:
@@ -387,7 +387,7 @@ def _a_seed_each(name: str, seed: Any, rows: int) -> list[int | None]:
     return seeds
 
 
-def _row(observations: Any, place: int) -> Any:
+def _row(observations: Any, row: int) -> Any:
     if isinstance(observations, dict):
-        return {key: value[place] for key, value in observations.items()}
-    return observations[place]
+        return {key: value[row] for key, value in observations.items()}
+    return observations[row]

@@ -161,9 +161,9 @@ class VectorDictMask(gym.vector.VectorWrapper, RecordConstructorArgs):  # type: 
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         if "final_obs" in infos:
             last = np.full(self.num_envs, None, dtype=object)
-            for place in np.flatnonzero(infos["_final_obs"]):
-                mask = infos["final_info"]["action_mask"][place]
-                last[place] = masked(infos["final_obs"][place], mask, self.key, self.mask_dtype)
+            for row in np.flatnonzero(infos["_final_obs"]):
+                mask = infos["final_info"]["action_mask"][row]
+                last[row] = masked(infos["final_obs"][row], mask, self.key, self.mask_dtype)
             infos = {**infos, "final_obs": last}
         observations = masked(observations, infos["action_mask"], self.key, self.mask_dtype)
         return observations, rewards, terminated, truncated, infos

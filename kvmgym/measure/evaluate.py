@@ -88,13 +88,13 @@ def evaluate(
     try:
         agent.bind(env)
         worlds.duration_ns = warmup_ns
-        for place, seed in enumerate(seeds):
-            worlds.reset(place, world_seed=seed)
+        for row, seed in enumerate(seeds):
+            worlds.reset(row, world_seed=seed)
         _run(agent, env, until_ns, tell)
-        for place in range(len(seeds)):
-            worlds.go_on(place, until_ns)
+        for row in range(len(seeds)):
+            worlds.go_on(row, until_ns)
         _run(agent, env, until_ns, tell)
-        return [_measured(worlds, place, agent.name, seed) for place, seed in enumerate(seeds)]
+        return [_measured(worlds, row, agent.name, seed) for row, seed in enumerate(seeds)]
     finally:
         env.close()
 
@@ -113,8 +113,8 @@ def _run(agent: Acts, env: DirectedYieldVectorEnv, until_ns: int, tell: Callable
         steps += 1
 
 
-def _measured(worlds: Worlds, place: int, name: str, seed: int) -> Row:
-    blueprint = worlds.blueprints[place]
+def _measured(worlds: Worlds, row: int, name: str, seed: int) -> Row:
+    blueprint = worlds.blueprints[row]
     assert blueprint is not None
-    worlds.settle(place)
-    return row_of(metrics.read(blueprint, worlds.world(place), name, seed))
+    worlds.settle(row)
+    return row_of(metrics.read(blueprint, worlds.world(row), name, seed))

@@ -48,8 +48,8 @@ def agents_digest() -> str:
 
 
 def _with_versions(digest: str, packages: Sequence[str]) -> str:
-    told = (digest, *versions(packages).items(), platform.python_version())
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    parts = (digest, *versions(packages).items(), platform.python_version())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def versions(packages: Sequence[str] = _NAMED) -> dict[str, str]:
@@ -73,7 +73,7 @@ def _cpu() -> str:
 
 def made_by(arguments: Sequence[str], scenarios: Iterable[Scenario]) -> dict[str, Any]:
     """What a file of results says of its making. arguments: of the command line, without its name; scenarios: those
-    that were run, told as TOML with their workloads in full."""
+    that were run, as TOML with their workloads in full."""
     return {
         "kvmgym": kvmgym.__version__,
         "sources": sources_digest(PACKAGE),

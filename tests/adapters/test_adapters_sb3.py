@@ -47,18 +47,18 @@ def test_sb3_steps_are_those_of_the_batch(sb3: Any) -> None:
         np.testing.assert_array_equal(rewards, gains.astype(np.float32))
         np.testing.assert_array_equal(dones, truncated)
         assert rewards.dtype == np.float32 and dones.dtype == np.bool_
-        for place in range(ROWS):
-            if not dones[place]:
-                assert told[place] == {} and env.elapsed_ns[place] == infos["elapsed_ns"][place]
+        for row in range(ROWS):
+            if not dones[row]:
+                assert told[row] == {} and env.elapsed_ns[row] == infos["elapsed_ns"][row]
                 continue
             ends += 1
-            np.testing.assert_array_equal(told[place]["terminal_observation"], infos["final_obs"][place])
-            assert told[place]["TimeLimit.truncated"] is True
-            episode = told[place]["episode"]
-            assert episode["r"] == pytest.approx(returns[place], rel=1e-12) and episode["l"] == lengths[place]
+            np.testing.assert_array_equal(told[row]["terminal_observation"], infos["final_obs"][row])
+            assert told[row]["TimeLimit.truncated"] is True
+            episode = told[row]["episode"]
+            assert episode["r"] == pytest.approx(returns[row], rel=1e-12) and episode["l"] == lengths[row]
             assert episode["t"] >= 0
-            assert env.elapsed_ns[place] == infos["final_info"]["elapsed_ns"][place]
-            returns[place], lengths[place] = 0, 0
+            assert env.elapsed_ns[row] == infos["final_info"]["elapsed_ns"][row]
+            returns[row], lengths[row] = 0, 0
     assert ends >= 2
     assert len({id(info) for info in told}) == ROWS  # a caller may write to them
 
@@ -68,20 +68,20 @@ def test_sb3_full_infos_are_those_of_single_environments(sb3: Any) -> None:
     singles = [kvmgym.DirectedYieldEnv(duration_ns=DURATION_NS) for _ in range(ROWS)]
     env.seed(5)
     env.reset()
-    expected = [single.reset(seed=5 + place)[1] for place, single in enumerate(singles)]
+    expected = [single.reset(seed=5 + row)[1] for row, single in enumerate(singles)]
     assert data_equivalence(env.reset_infos, expected)
     ends = 0
     for _ in range(40):
         actions = lowest(env.masks())
         _, _, dones, told = env.step(actions)
-        for place, single in enumerate(singles):
-            _, _, _, over, info = single.step(int(actions[place]))
-            assert over == dones[place]
-            assert {key: told[place][key] for key in info}.keys() == info.keys()
-            assert data_equivalence({key: told[place][key] for key in info}, info)
+        for row, single in enumerate(singles):
+            _, _, _, over, info = single.step(int(actions[row]))
+            assert over == dones[row]
+            assert {key: told[row][key] for key in info}.keys() == info.keys()
+            assert data_equivalence({key: told[row][key] for key in info}, info)
             if over:
                 ends += 1
-                assert data_equivalence(env.reset_infos[place], single.reset()[1])
+                assert data_equivalence(env.reset_infos[row], single.reset()[1])
     assert ends >= 2
 
 
@@ -95,7 +95,7 @@ def test_sb3_seeds_and_options_are_used_once_and_row_by_row(sb3: Any) -> None:
     env.seed(3)
     env.set_options([{}, {"scenario": BY_NAME["dbench-small"]}, {}])
     mixed = env.reset()
-    assert [env.batch.worlds.blueprints[place].scenario.name for place in range(ROWS)] == [
+    assert [env.batch.worlds.blueprints[row].scenario.name for row in range(ROWS)] == [
         "dedup-small", "dbench-small", "dedup-small",
     ]  # fmt: skip
     np.testing.assert_array_equal(mixed[[0, 2]], first[[0, 2]])
@@ -178,9 +178,9 @@ def test_sb3_wrappers_and_evaluation_work_on_it_without_a_monitor(sb3: Any) -> N
     ends = 0
     for _ in range(60):
         _, _, dones, infos = wrapped.step(lowest(np.stack(wrapped.env_method("action_masks"))))
-        for place in np.flatnonzero(dones):
+        for row in np.flatnonzero(dones):
             ends += 1
-            assert infos[place]["terminal_observation"].shape == env.observation_space.shape
+            assert infos[row]["terminal_observation"].shape == env.observation_space.shape
     assert ends >= 2
 
 

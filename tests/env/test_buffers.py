@@ -16,8 +16,8 @@ SMALL, LARGE = Blueprint(SCENARIOS["dedup-small"]), Blueprint(SCENARIOS["dedup-2
 OTHER = Blueprint(SCENARIOS["vips-small"])
 
 
-def row_of(tables, place, blueprint):
-    return tables.bytes[place, : blueprint.static.size]
+def row_of(tables, row, blueprint):
+    return tables.bytes[row, : blueprint.static.size]
 
 
 @pytest.mark.parametrize("rows, width", [(0, 0), (1, 64), (3, 640), (7, 6400)])

@@ -42,10 +42,10 @@ def test_it_sums_to_a_function_of_the_end(name):
     assert total == pytest.approx(mean_log(useful_ns(env.worlds)) - before, abs=1e-9) and total > 0.1
 
 
-def useful_ns(worlds, place=0):
+def useful_ns(worlds, row=0):
     """The useful time of each VM so far, as the metrics have it."""
-    worlds.settle(place)
-    result = metrics.read(worlds.blueprints[place], worlds.world(place), "", 0)
+    worlds.settle(row)
+    result = metrics.read(worlds.blueprints[row], worlds.world(row), "", 0)
     return [sum(vcpu.useful_ns for vcpu in vm.vcpus) for vm in result.vms]
 
 
@@ -81,14 +81,14 @@ def scored(name, policy, worlds, duration_ns):
         reward={"headline": 1.0, "progress": 1.0},
     )
     rows = env.worlds
-    for place in range(worlds):
-        rows.reset(place, world_seed=place)
+    for row in range(worlds):
+        rows.reset(row, world_seed=row)
     sums = np.zeros((worlds, 2))
     while len(left := np.flatnonzero(rows.rows[:, stepping.AT] == layout.AT_DECISION)):
         rows.step(env.ask(policy), None if len(left) == worlds else left)
         sums[left] += rows.rewards[left][:, [PLACE["headline"], PLACE["progress"]]]
     vms = len(SCENARIOS[name].vms)
-    return [rows.world(place).vm["ops"][:vms].tolist() for place in range(worlds)], sums[:, 0], sums[:, 1]
+    return [rows.world(row).vm["ops"][:vms].tolist() for row in range(worlds)], sums[:, 0], sums[:, 1]
 
 
 def sign(values):

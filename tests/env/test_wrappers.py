@@ -95,31 +95,31 @@ def test_a_batch_discounts_as_its_singles_do_over_ends(mode: str) -> None:
     batch = VectorSemiMarkovDiscount(make_vec(mode), TAU_NS, gamma=0.8, scale_reward=True)
     singles = [SemiMarkovDiscount(make(), TAU_NS, gamma=0.8, scale_reward=True) for _ in range(ROWS)]
     _, infos = batch.reset(seed=7)
-    told = [env.reset(seed=7 + place)[1] for place, env in enumerate(singles)]
+    told = [env.reset(seed=7 + row)[1] for row, env in enumerate(singles)]
     np.testing.assert_array_equal(infos["discount"], np.ones(ROWS))
     begins = np.zeros(ROWS, np.bool_)
     ends = 0
     for _ in range(60):
         actions = first_allowed(infos["action_mask"])
         _, rewards, _, truncated, infos = batch.step(actions)
-        for place, env in enumerate(singles):
-            if begins[place]:  # "next_step": this step began the row anew
-                told[place] = env.reset()[1]
+        for row, env in enumerate(singles):
+            if begins[row]:  # "next_step": this step began the row anew
+                told[row] = env.reset()[1]
                 reward, over = 0.0, False
             else:
-                _, reward, _, over, told[place] = env.step(int(actions[place]))
-            assert rewards[place] == pytest.approx(reward, rel=1e-12)
-            assert infos["discount"][place] == pytest.approx(told[place]["discount"], rel=1e-12)
-            assert infos["reward_scale"][place] == pytest.approx(told[place]["reward_scale"], rel=1e-12)
-            assert truncated[place] == over
+                _, reward, _, over, told[row] = env.step(int(actions[row]))
+            assert rewards[row] == pytest.approx(reward, rel=1e-12)
+            assert infos["discount"][row] == pytest.approx(told[row]["discount"], rel=1e-12)
+            assert infos["reward_scale"][row] == pytest.approx(told[row]["reward_scale"], rel=1e-12)
+            assert truncated[row] == over
             ends += over
             if over and mode == "same_step":
-                told[place] = env.reset()[1]
+                told[row] = env.reset()[1]
         begins = truncated if mode == "next_step" else begins
         if mode == "disabled" and truncated.any():
             _, infos = batch.reset(options={"reset_mask": truncated})
-            for place in np.flatnonzero(truncated):
-                told[place] = singles[place].reset()[1]
+            for row in np.flatnonzero(truncated):
+                told[row] = singles[row].reset()[1]
     assert ends >= 2
     assert infos["_discount"].all() and infos["_reward_scale"].all()
 
@@ -177,9 +177,9 @@ def test_a_batch_has_the_masks_of_its_rows_and_the_last_ones_where_a_row_ended(f
         actions = first_allowed(told["action_mask"])
         expected, _, _, truncated, told = inner.step(actions)
         seen, _, _, _, infos = env.step(actions)
-        for place in np.flatnonzero(truncated):
+        for row in np.flatnonzero(truncated):
             ends += 1
-            last = infos["final_obs"][place]
+            last = infos["final_obs"][row]
             assert env.single_observation_space.contains(last)
             assert last["action_mask"].tolist() == [0] * (last["action_mask"].size - 1) + [1]
     assert ends >= 2

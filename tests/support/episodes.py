@@ -29,9 +29,9 @@ def holder_preempted():
     return Scenario("preempted", plain_host(2, group_scheduling=False), (hog("b", 0), guest))
 
 
-def world(env, place=0):
+def world(env, row=0):
     """A view of the world behind a row of an environment."""
-    return env.worlds.world(place)
+    return env.worlds.world(row)
 
 
 def lowest(masks):
@@ -74,11 +74,11 @@ def same(left, right):
     return type(left) is type(right) and left == right
 
 
-def at_row(value, place):
+def at_row(value, row):
     """What nested dicts of arrays say about one row; masks `_key` are left out."""
     if isinstance(value, dict):
-        return {key: at_row(part, place) for key, part in value.items() if not key.startswith("_")}
-    part = value[place]
+        return {key: at_row(part, row) for key, part in value.items() if not key.startswith("_")}
+    part = value[row]
     return part if isinstance(part, np.ndarray) else part.item() if isinstance(part, np.generic) else part
 
 

@@ -120,10 +120,10 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint, then the weights that act: a folder that has any weights can be gone on with."""
         buffer = self.model.rollout_buffer
-        told = {"seconds": self.seconds, "steps": self.model.num_timesteps}
+        progress = {"seconds": self.seconds, "steps": self.model.num_timesteps}
         usual = {"usual": [buffer.usual, buffer.rollouts]}
-        save_checkpoint(self.folder, self.network, self.model.policy.optimizer, {**told, **usual})
-        save_weights(self.folder, self.network, told)
+        save_checkpoint(self.folder, self.network, self.model.policy.optimizer, {**progress, **usual})
+        save_weights(self.folder, self.network, progress)
 
     def show(self, when: str) -> None:
         """Evaluate, print a line, and keep it in evaluations.jsonl and TensorBoard."""

@@ -44,8 +44,8 @@ class Settings:
 def observation_digest() -> str:
     """A digest of the observation's fields, in order, with their meanings, units and ranges: a field that has come to
     mean something else makes old weights wrong without a word."""
-    told = [(found.name, found.meaning, found.unit, found.low, found.high) for found in (*GLOBALS, *VCPU_FIELDS)]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    declared = [(found.name, found.meaning, found.unit, found.low, found.high) for found in (*GLOBALS, *VCPU_FIELDS)]
+    return hashlib.sha256(repr(declared).encode()).hexdigest()[:16]
 
 
 def write_settings(folder: Path, settings: Settings) -> None:

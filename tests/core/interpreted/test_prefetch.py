@@ -98,7 +98,7 @@ def counted(scenario, asked):
         engine.answer(world, target)
         status, _ = stepping._run_to_decision(world, row, policy.engine_function, mask, engine.STEPS)
         reward.read_sums(world, row[stepping.COLUMNS :], False)
-        stepping._tell(world, status, row, out)
+        stepping._write_decision(world, status, row, out)
         assert status == layout.AT_DECISION
         read = {line for line in lines if line[0] not in STATIC}
         totals += len(read), len(read - asked), len(asked - read)

@@ -17,3 +17,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Long runs of the fuzz tests: `pytest tests/fuzz --fuzz-seconds 600`, for each test, with new cases each time."""
     parser.addoption("--fuzz-seconds", type=float, default=0.0, metavar="N", help="fuzz each test for N seconds")
+
+
+@pytest.fixture(autouse=True)
+def _width_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some packages set the variable when they are imported, and tables follow it."""
+    monkeypatch.delenv("COLUMNS", raising=False)

@@ -58,7 +58,7 @@ def test_a_killed_process_loses_nothing_and_another_goes_on(tmp_path: Path, monk
     assert len(opened(tmp_path).found) == 2 and len(list((tmp_path / "claims").iterdir())) == 2
     real, again = store.summarise, []
 
-    def told(run: Run) -> dict[str, Any]:
+    def told(run: Run, *rest: object) -> dict[str, Any]:
         again.append(run)
         return real(run)
 

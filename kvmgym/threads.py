@@ -6,9 +6,12 @@ Compiled code returns to Python every few tens of milliseconds; whoever calls it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import Event
+from contextlib import contextmanager
+from threading import Event, current_thread, main_thread
+from types import FrameType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -59,6 +62,28 @@ class Threads:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         self.__init__(kept["number"])  # type: ignore[misc]
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """Ctrl-C while numba compiles or loads code can be lost in a callback of it: here it is raised again at the end."""
+    before = signal.getsignal(signal.SIGINT)
+    if current_thread() is not main_thread() or before is not signal.default_int_handler:
+        yield
+        return
+    heard: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def never() -> bool:

@@ -10,6 +10,7 @@ from kvmgym.core.notes import told_of_compiling
 from kvmgym.env.single import DirectedYieldEnv
 from kvmgym.measure.simulate import simulate
 from kvmgym.params import Branch, Choose, Compute, Dist, Host, Lock, LockSpec, Ops, Role, Scenario, Unlock, Vm, Workload
+from kvmgym.threads import interrupts_kept
 
 _TINY = Workload(
     "tiny",
@@ -42,7 +43,7 @@ def compile_once(console: Console, environment: bool = False) -> float:
             status.start()
 
     try:
-        with told_of_compiling(compiling):
+        with interrupts_kept(), told_of_compiling(compiling):
             simulate(_SCENARIO, "legacy", duration_ns=1000, warmup_ns=0)
             if environment:
                 _take_a_step()

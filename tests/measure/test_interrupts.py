@@ -1,9 +1,14 @@
 """Ctrl-C ends long compiled runs, and threads work in a forked child. Timeouts are for safety only."""
 
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
+
+from kvmgym.threads import interrupts_kept
 
 SAFETY_S = 200  # a child may compile
 
@@ -96,3 +101,13 @@ def test_threads_work_in_a_forked_child(tmp_path):
     code = FORKED.format(safety=SAFETY_S, path=str(tmp_path / "rewards.npy"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SAFETY_S)
     assert (done.stdout, done.returncode) == ("same\n", 0), done.stderr
+
+
+def test_an_interrupt_that_others_swallow_is_raised_again():
+    """As ctypes callbacks of numba do."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt), interrupts_kept(), suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    with interrupts_kept():
+        pass
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from commands import GUARD_S, SMALL, command, environment, one_line, run
 
+from kvmgym.core.cachedir import SUFFIX
+
 POLICIES = ("--policies", "none,random,legacy")
 LONGER = ("compare", "--scenarios", "shootdowns-small", "--duration", "0.05", "--warmup", "0", "--seeds", "40",
           "--threads",
@@ -168,11 +170,11 @@ def test_one_of_two_in_a_folder_is_killed_and_the_other_ends_whole(tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_damaged_cache_of_compiled_code_is_made_again(tmp_path: Path) -> None:
-    """The files are cut off and overwritten; the command compiles again, says so in a line, and goes on."""
+    """The files are cut off and overwritten; the command says so in a line a folder, compiles again, and goes on."""
     cache, out = tmp_path / "cache", tmp_path / "out"
     arguments = (*SMALL, "--policies", "none", "--out", str(out))
     assert run(*arguments, KVMGYM_CACHE_DIR=str(cache)).returncode == 0
-    files = sorted(path for path in cache.rglob("*") if path.suffix in (".nbi", ".nbc"))
+    files = sorted(cache.rglob(f"*{SUFFIX}"))
     assert len(files) > 4
     for place, file in enumerate(files):
         content = file.read_bytes()
@@ -181,6 +183,9 @@ def test_a_damaged_cache_of_compiled_code_is_made_again(tmp_path: Path) -> None:
     shutil.rmtree(out)
     found = run(*arguments, KVMGYM_CACHE_DIR=str(cache))
     assert found.returncode == 0 and "Traceback" not in found.stderr + found.stdout
+    said = [line for line in found.stderr.splitlines() if "was damaged" in line]
+    assert len(said) == len({file.parent for file in files})
+    assert all(any(str(file.parent) in line for line in said) for file in files)
     assert cells(out) == before
 
 

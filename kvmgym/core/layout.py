@@ -216,6 +216,8 @@ PCPU_FIELDS: list[Field] = [
     ("pair_ns", "i8", "when the pair below yielded [ns]; deboost"),
     ("pair_from", "i4", "vCPU that yielded last under the debooster, or NONE; deboost"),
     ("pair_to", "i4", "the vCPU that it yielded to, or NONE; deboost"),
+    # line 4
+    ("credited_ns", "i8", "when v3's credit last came here from another pCPU [ns]; deboost"),
 ]
 
 RQ_FIELDS: list[Field] = [

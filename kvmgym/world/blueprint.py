@@ -110,6 +110,7 @@ class Blueprint:
         pcpu = np.zeros(self.pcpus, layout.PCPU)
         pcpu["pair_from"] = pcpu["pair_to"] = layout.NONE
         pcpu["deboosted_ns"] = -layout.INF
+        pcpu["credited_ns"] = -layout.INF
         groups = len(self.vms) * self.pcpus
         rq = np.zeros(self.pcpus + groups, layout.RQ)
         for name in ("head", "curr", "next_buddy", "last_buddy", "skip_buddy"):

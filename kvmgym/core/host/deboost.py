@@ -16,7 +16,7 @@ from kvmgym.core.layout import NONE
 from kvmgym.core.memory import World
 from kvmgym.core.records import int64
 
-INTERVAL_NS = 6_000_000  # at most one act a run queue within this time
+INTERVAL_NS = 6_000_000  # at most one act a run queue, and one credit from other pCPUs, within this time
 REVERSE_NS = 600_000  # a yield back within this time is debounced
 
 
@@ -70,13 +70,7 @@ def push_back(w: World, me: int, target: int, now: int) -> None:
 @jit
 def credit(w: World, me: int, target: int, now: int) -> None:
     """v3: give the target a positive lag wherever it has none, and end the yielder's slice protection."""
-    k = target
-    while k != NONE:
-        if not eevdf.eligible(w, k):
-            others = w.rq[w.se[k].rq].nr - 1
-            span = entities.fair(w.ent[k].slice_ns, w.se[k].weight)
-            eevdf.move_to_lag(w, k, (span * others * w.par[0].lag_credit_q16) >> 16)
-        k = entities.parent(w, k)
+    _credit_target(w, me, target, now)
     pcpu = w.pcpu[w.vcpu[me].pcpu]
     if now - pcpu.deboosted_ns <= INTERVAL_NS * w.par[0].unit_ns:
         return
@@ -84,4 +78,22 @@ def credit(w: World, me: int, target: int, now: int) -> None:
     k = int64(me)
     while k != NONE:
         w.se[k].vprot_ns = w.se[k].vruntime_ns
+        k = entities.parent(w, k)
+
+
+@jit
+def _credit_target(w: World, me: int, target: int, now: int) -> None:
+    """The target's half of the credit; on another pCPU than the yielder's at most once within INTERVAL_NS there."""
+    pcpu = w.pcpu[w.vcpu[target].pcpu]
+    across = w.vcpu[target].pcpu != w.vcpu[me].pcpu
+    if across and now - pcpu.credited_ns <= INTERVAL_NS * w.par[0].unit_ns:
+        return
+    k = target
+    while k != NONE:
+        if not eevdf.eligible(w, k):
+            others = w.rq[w.se[k].rq].nr - 1
+            span = entities.fair(w.ent[k].slice_ns, w.se[k].weight)
+            eevdf.move_to_lag(w, k, (span * others * w.par[0].lag_credit_q16) >> 16)
+            if across:
+                pcpu.credited_ns = now
         k = entities.parent(w, k)

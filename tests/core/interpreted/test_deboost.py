@@ -422,13 +422,42 @@ def test_the_protection_is_cancelled_at_most_once_within_6_ms(grouped, second_ms
     assert runs_next(s) == runs
 
 
-@pytest.mark.parametrize("across, credit", [(False, -2.0), (True, 0.75)])
-def test_the_credit_reaches_another_pcpu_only_when_told(across, credit):
-    """p0: a0 runs, c0 waits; p1: b0 runs, a1 waits (vCPUs 0 to 3 are b0, a0, a1, c0). On p1 V = (0 + 4) / 2."""
+def on_two_pcpus(**host) -> Story:
+    """p0: a0 runs, c0 waits; p1: b0 runs, a1 waits (vCPUs 0 to 3 are b0, a0, a1, c0)."""
     vms = (Vm("b", 1, work(BUSY, name="work-b"), pin=(1,)), Vm("a", 2, work(BUSY), pin=(0, 1)),
            Vm("c", 1, work(BUSY, name="work-c"), pin=(0,)))  # fmt: skip
-    s = computing(*vms, pcpus=2, group_scheduling=False, forfeit="none", yield_deboost="v3", lag_credit_across=across)
+    return computing(*vms, pcpus=2, group_scheduling=False, forfeit="none", yield_deboost="v3", **host)
+
+
+@pytest.mark.parametrize("across, credit", [(False, -2.0), (True, 0.75)])
+def test_the_credit_reaches_another_pcpu_only_when_told(across, credit):
+    """On p1 V = (0 + 4) / 2."""
+    s = on_two_pcpus(lag_credit_across=across)
     put(s, 0, 0, 3)
     put(s, 2, 4, 7)
     assert yield_to(s, 1, 2) == layout.YIELD_OK
     assert lag(s, 2) == pytest.approx(credit, abs=2e-6)
+
+
+@pytest.mark.parametrize("second_ms, credit", [(6.999, -2.0), (7.001, 0.75)])
+def test_a_pcpu_is_credited_from_others_at_most_once_within_6_ms(second_ms, credit):
+    s = on_two_pcpus(lag_credit_across=True)
+    put(s, 0, 0, 3)
+    put(s, 2, 4, 7)
+    assert yield_to(s, 1, 2, at_ms=1) == layout.YIELD_OK
+    assert lag(s, 2) == pytest.approx(0.75, abs=2e-6)
+    put(s, 0, 0, 3)
+    put(s, 2, 4, 7)
+    assert yield_to(s, 1, 2, at_ms=second_ms) == layout.YIELD_OK
+    assert lag(s, 2) == pytest.approx(credit, abs=2e-6)
+
+
+def test_a_yield_that_needs_no_credit_does_not_use_it_up():
+    s = on_two_pcpus(lag_credit_across=True)
+    put(s, 0, 4, 7)
+    put(s, 2, 0, 3)
+    assert yield_to(s, 1, 2, at_ms=1) == layout.YIELD_OK
+    put(s, 0, 0, 3)
+    put(s, 2, 4, 7)
+    assert yield_to(s, 1, 2, at_ms=2) == layout.YIELD_OK
+    assert lag(s, 2) == pytest.approx(0.75, abs=2e-6)

@@ -20,11 +20,12 @@ from kvmgym.cli.arguments import (
     whole,
     whole_numbers,
 )
-from kvmgym.cli.tables import MANY, Entrants, scenarios_of, tables
+from kvmgym.cli.tables import MANY, scenarios_of, tables
 from kvmgym.files import to_json, write_atomically
 from kvmgym.measure.agents import learned
-from kvmgym.measure.compare import GROUPS, Learned, group_of, grouped
-from kvmgym.measure.gains import Cell, cells
+from kvmgym.measure.bounds import MEMBERS, NAME, Shown, best_bounds, with_bound
+from kvmgym.measure.compare import GROUPS, Learned, grouped
+from kvmgym.measure.gains import Cell, cells, plain_gain
 from kvmgym.measure.provenance import made_by
 from kvmgym.measure.published import published_for
 from kvmgym.measure.simulate import DURATION_NS, WARMUP_NS
@@ -38,8 +39,10 @@ from kvmgym.scenarios import BY_NAME as SCENARIO
 from kvmgym.scenarios import SCENARIOS, SERIES_WORKLOADS, series
 from kvmgym.workloads import BY_NAME as WORKLOADS
 
-DEFAULT_POLICIES = ("none", "random", "legacy", "relaxed", "series-v2", "series-v3", "clairvoyant-bound")
+DEFAULT_POLICIES = ("none", "random", "legacy", "relaxed", "series-v2", "series-v3", "bound")
+Entrants = Sequence[Policy | Learned]
 TAGS = ("train", "validation", "test")
+FORMER_BOUND = "clairvoyant-bound"  # what `bound` was called before
 SERIES_VMS = (2,)  # the VM counts of `series` without --vms
 MOST_RUNS = 1_000_000  # of one comparison; they are all made before the first one begins
 
@@ -62,7 +65,8 @@ def add_compare(commands: Any, common: argparse.ArgumentParser) -> None:
         help="comma-separated kernels for the hosts, or all (kvmgym list kernels): a table each, without policies "
         "whose scheduler half a kernel has not (default: the scenarios' own)")  # fmt: skip
     add("--policies", metavar="NAMES", default=",".join(DEFAULT_POLICIES),
-        help=f"comma-separated names and groups: all, {', '.join(GROUPS)} "
+        help=f"comma-separated names and groups: all, {', '.join(GROUPS)}; {NAME} is the best of "
+        f"{', '.join(MEMBERS)} on each scenario "
         f"(default: {', '.join(DEFAULT_POLICIES)})")  # fmt: skip
     add("--agent", metavar="DIR", action="append", default=[], type=input_path,
         help="a trained agent's folder, beside the policies under the folder's name (repeatable)")  # fmt: skip
@@ -89,10 +93,12 @@ def chosen_policies(wanted: str, baseline: str) -> list[Policy]:
     """The policies that the options name, the baseline among them. ValueError for an unknown name."""
     found: list[Policy] = []
     for name in names(wanted):
-        if name == "all" or name in GROUPS:
-            found += [policy for policy in POLICIES if name in ("all", group_of(policy))]
+        if name in (NAME, FORMER_BOUND):
+            found += [POLICY[member] for member in MEMBERS]
+        elif name == "all" or name in GROUPS:
+            found += [policy for policy in POLICIES if name in ("all", policy.group)]
         else:
-            lookup("--policies", "policy", name, [*POLICY, "all", *GROUPS])
+            lookup("--policies", "policy", name, [*POLICY, "all", *GROUPS, NAME])
             found.append(POLICY[name])
     lookup("--baseline", "policy", baseline, POLICY)
     return _unique([*found, POLICY[baseline]], "--policies")
@@ -218,7 +224,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     for part, here in zip(parts, found, strict=True):
         if part.kernel:
             console.print(part.heading(), markup=False, highlight=False, soft_wrap=True)
-        for table in tables(here, options.baseline, part.policies, console.width, options.details):
+        shown_cells, entrants = with_bound(here, part.policies, options.details)
+        for table in tables(shown_cells, options.baseline, entrants, console.width, options.details):
             console.print(table)
     summaries = [
         summary(here, options.baseline, part.policies, options.seeds, times)
@@ -238,9 +245,10 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     written = [file]
     for part, here in zip(parts, found, strict=True):
         plot = f"gain-{part.kernel}.png" if part.kernel else "gain.png"
-        written += _plot(here, store.folder / plot, options.baseline, part.policies, console)
+        shown_cells, entrants = with_bound(here, part.policies, options.details)
+        written += _plot(shown_cells, store.folder / plot, options.baseline, entrants, console)
     console.print(f"runs in {store.path}, " + ", ".join(map(str, written)))
-    if len(policies) > MANY and not options.details:
+    if len(with_bound(found[0], parts[0].policies, False)[1]) > MANY and not options.details:
         console.print(f"each VM's gain, operations/s, wasted CPU, exits and yields: in {file}, or with --details")
     return data
 
@@ -269,17 +277,18 @@ def summary(
         "seeds": seeds,
         "duration_ns": times[0],
         "warmup_ns": times[1],
-        "policies": [{"policy": p.name, "year": p.year, "group": group_of(p), "source": p.source} for p in policies],
+        "policies": [{"policy": p.name, "year": p.year, "group": p.group, "source": p.source} for p in policies],
         "published": {
             scenario: {"v1_v2": figures.v1_v2, "v3": figures.v3_throughput}
             for scenario, figures in published.items()
             if figures
         },
+        "bounds": {cell.scenario: {"policy": cell.of, "gain": plain_gain(cell.gain)} for cell in best_bounds(found)},
         "cells": [cell.to_dict() for cell in found],
     }
 
 
-def _plot(found: Sequence[Cell], path: Path, baseline: str, policies: Entrants, console: Console) -> list[Path]:
+def _plot(found: Sequence[Cell], path: Path, baseline: str, policies: Shown, console: Console) -> list[Path]:
     """Gains with intervals, one group or panel a scenario; [] with a word when matplotlib is not installed."""
     try:
         from kvmgym.cli.plots import gain_bars, gain_dots

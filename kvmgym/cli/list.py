@@ -15,7 +15,7 @@ from rich.table import Table
 from kvmgym.cli.arguments import one_of
 from kvmgym.env.rows import EPISODE_NS
 from kvmgym.measure import agents
-from kvmgym.measure.compare import GROUPS, group_of, grouped
+from kvmgym.measure.compare import GROUPS, grouped
 from kvmgym.params import KERNELS, PLE_PRESETS, Kernel, Scenario, Vm, Workload
 from kvmgym.params.kernels import default_of
 from kvmgym.policies import POLICIES, Policy
@@ -71,7 +71,7 @@ def _agent_row(point: EntryPoint) -> tuple[str, ...]:
 
 
 def _policy_row(policy: Policy) -> tuple[str, ...]:
-    return policy.name, GROUPS[group_of(policy)], policy.year, policy.source, policy.sees, policy.description
+    return policy.name, GROUPS[policy.group], policy.year, policy.source, policy.sees, policy.description
 
 
 def _workload_row(work: Workload) -> tuple[str, ...]:

@@ -8,17 +8,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from kvmgym.cli.vmtables import by_vm
-from kvmgym.measure.compare import HEADINGS, LEARNED, Learned, group_of, grouped
+from kvmgym.measure.bounds import MEMBERS, NAME, Shown
+from kvmgym.measure.compare import HEADINGS, LEARNED, grouped
 from kvmgym.measure.gains import Cell
 from kvmgym.measure.published import published_for
 from kvmgym.measure.shown import METRICS
-from kvmgym.policies import Policy
 
 MANY = 6  # more policies than this are rows, not columns
 MARKED = ("bounds", LEARNED)  # groups that are named above a column
 
 Places = Mapping[tuple[str, str], Cell]  # by scenario and policy
-Entrants = Sequence[Policy | Learned]
 
 
 def scenarios_of(found: Iterable[Cell]) -> list[str]:
@@ -26,7 +25,7 @@ def scenarios_of(found: Iterable[Cell]) -> list[str]:
     return list(dict.fromkeys(cell.scenario for cell in found))
 
 
-def tables(found: Sequence[Cell], baseline: str, policies: Entrants, width: int, details: bool = False) -> list[Table]:
+def tables(found: Sequence[Cell], baseline: str, policies: Shown, width: int, details: bool = False) -> list[Table]:
     """The gains, for many policies with a row a policy; then, for few policies or with details, each VM's own gain and
     what lies behind them. Where VMs run different programs, each VM's own gain is always shown."""
     places = {(cell.scenario, cell.policy): cell for cell in found}
@@ -36,6 +35,9 @@ def tables(found: Sequence[Cell], baseline: str, policies: Entrants, width: int,
     left_out = dict.fromkeys(f"{cell.scenario} {name}" for cell in found for name in cell.host.left_out)
     if left_out:
         title += f"\n(left out, as without progress in either run: {', '.join(left_out)})"
+    best = [f"{cell.of} on {cell.scenario}" for cell in found if cell.policy == NAME]
+    if best:
+        title += f"\n({NAME}: the best of {len(MEMBERS)} privileged policies, {', '.join(best)})"
     ordered, few = grouped(policies), len(policies) <= MANY
     gains = (
         [_by_scenario(title, places, baseline, ordered)] if few else _by_policy(title, places, baseline, ordered, width)
@@ -51,13 +53,13 @@ def _table(title: str | None) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
-def _by_scenario(title: str, places: Places, baseline: str, policies: Entrants) -> Table:
+def _by_scenario(title: str, places: Places, baseline: str, policies: Shown) -> Table:
     """A row a scenario, a column a policy."""
     table = _table(title)
     table.add_column("scenario", no_wrap=True)
     shown = [policy for policy in policies if policy.name != baseline]
     for policy in shown:
-        group = group_of(policy)
+        group = policy.group
         mark = f"\n{HEADINGS[group]}" if group in MARKED else ""
         table.add_column(policy.name + mark, justify="right")
     scenarios = scenarios_of(places.values())
@@ -70,7 +72,7 @@ def _by_scenario(title: str, places: Places, baseline: str, policies: Entrants) 
     return table
 
 
-def _by_policy(title: str, places: Places, baseline: str, policies: Entrants, width: int) -> list[Table]:
+def _by_policy(title: str, places: Places, baseline: str, policies: Shown, width: int) -> list[Table]:
     """A row a policy, grouped, a column a scenario with the published figures in its heading; as many tables as the
     width needs. The baseline's row has its operations a second, where these have a sum."""
 
@@ -99,10 +101,10 @@ def _by_policy(title: str, places: Places, baseline: str, policies: Entrants, wi
     return found
 
 
-def _add_groups(table: Table, policies: Entrants, texts: Callable[[str], list[str]]) -> None:
+def _add_groups(table: Table, policies: Shown, texts: Callable[[str], list[str]]) -> None:
     """The rows of the policies under their groups' headings."""
     for group, heading in HEADINGS.items():
-        members = [policy for policy in policies if group_of(policy) == group]
+        members = [policy for policy in policies if policy.group == group]
         if members:
             table.add_row(heading, style="bold")
         for policy in members:

@@ -11,13 +11,26 @@ from kvmgym.measure.metrics import Result
 from kvmgym.measure.shown import METRICS
 from kvmgym.params import Scenario
 from kvmgym.policies import GROUPS as GROUPS
-from kvmgym.policies import Policy
 
 Row = dict[str, Any]
-Entrant = TypeVar("Entrant", bound="Policy | Learned")
+Entrant = TypeVar("Entrant", bound="InGroup")
 # Groups of policies in the order of the tables, with their headings.
 LEARNED = "learned"  # the group of trained agents, after these
 HEADINGS: Mapping[str, str] = MappingProxyType({**GROUPS, LEARNED: LEARNED})
+
+
+class InGroup(Protocol):
+    """Anything that a table has a line for."""
+
+    @property
+    def name(self) -> str:
+        """Its name there."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """Which of HEADINGS it belongs to."""
+        ...
 
 
 class Evaluate(Protocol):
@@ -44,17 +57,13 @@ class Learned:
     year: str = "-"
     source: str = "trained agent"
     privileged: bool = False
-
-
-def group_of(policy: Policy | Learned) -> str:
-    """Which of HEADINGS a policy or trained agent belongs to."""
-    return LEARNED if isinstance(policy, Learned) else policy.group
+    group: str = LEARNED
 
 
 def grouped(policies: Iterable[Entrant]) -> list[Entrant]:
     """The policies in the order of their groups, bounds first; within a group in their own order."""
     order = list(HEADINGS)
-    return sorted(policies, key=lambda policy: order.index(group_of(policy)))
+    return sorted(policies, key=lambda policy: order.index(policy.group))
 
 
 def row_of(result: Result) -> Row:

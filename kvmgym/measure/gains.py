@@ -97,13 +97,15 @@ class HostGain:
 class Cell:
     """A policy on a scenario: what the VMs gain over the baseline, and means over the seeds. ops_per_s: of all VMs
     together; None where they run different programs. means: of each of kvmgym.measure.shown.METRICS, which are
-    attributes too (cell.fairness: Jain's index of the VMs' CPU time by weight)."""
+    attributes too (cell.fairness: Jain's index of the VMs' CPU time by weight). of: whose gain it is, where the best of
+    several stands under a name of its own (kvmgym.measure.bounds)."""
 
     scenario: str
     policy: str
     host: HostGain
     ops_per_s: Interval | None
     means: Mapping[str, float]
+    of: str = ""
 
     def __getattr__(self, name: str) -> float:
         """A mean by the name of its metric."""

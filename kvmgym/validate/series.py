@@ -36,8 +36,8 @@ HEADROOM: Mapping[str, float] = MappingProxyType({"dbench": 6, "dedup": 9, "vips
 # Why a row misses its band. A row that is here and comes to lie in its band fails until it is removed.
 _PASSED_OVER = (
     "a hint for another pCPU is passed over while the target's group is ineligible there, and the series' scheduler "
-    "half acts on the yielder's pCPU only, where at most 9 % of the targets are; with every hint honoured, "
-    "clairvoyant-bound gains 8 % here (experiments/calibration)"
+    "half acts on the yielder's pCPU only, where at most 9 % of the targets are; with a credit that reaches other "
+    "pCPUs without a bound, a policy that sees the guest gains 8 % here (experiments/calibration)"
 )
 _SPINNERS_FIRST = (
     "round 1 takes vCPUs preempted in ring 0, which are mostly other spinners; the receivers of a shootdown run user "

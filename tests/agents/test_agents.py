@@ -240,7 +240,7 @@ def test_a_kernel_agent_acts_through_wrappers():
 
 
 @pytest.mark.parametrize(
-    "policy", ["none", "legacy", "relaxed", "series-v2", "series-v3", "linear", "clairvoyant-bound"]
+    "policy", ["none", "legacy", "relaxed", "series-v2", "series-v3", "linear", "clairvoyant-working"]
 )
 @pytest.mark.parametrize("times", [(6 * MS, 2 * MS), (5 * MS, 0)])
 def test_evaluation_is_simulation_for_kernel_agents(policy, times):

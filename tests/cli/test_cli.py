@@ -12,6 +12,7 @@ from rich.console import Console
 from kvmgym.cli import list as listing
 from kvmgym.cli import main
 from kvmgym.cli.compare import DEFAULT_POLICIES, MANY, chosen_policies, chosen_scenarios, tables
+from kvmgym.measure.bounds import MEMBERS
 from kvmgym.measure.compare import grouped
 from kvmgym.measure.gains import Cell, HostGain, VmGain
 from kvmgym.measure.stats import Gain, Interval
@@ -32,12 +33,15 @@ def test_compare_prints_a_table_and_writes_json_and_plot(tmp_path: Path, capsys:
     assert "hotlock-small" in text and "relaxed" in text and "gain in guest operations/s over legacy" in text
     assert "what lies behind it" not in text and "--details" in text
     data = json.loads(summary.read_text())
-    assert [cell["policy"] for cell in data["cells"]] == list(DEFAULT_POLICIES)
-    assert {row["policy"]: row["group"] for row in data["policies"]}["clairvoyant-bound"] == "bounds"
+    ran = [*DEFAULT_POLICIES[:-1], *MEMBERS]
+    assert DEFAULT_POLICIES[-1] == "bound" and [cell["policy"] for cell in data["cells"]] == ran
+    assert {row["policy"]: row["group"] for row in data["policies"]}["clairvoyant-working"] == "bounds"
+    best = max((cell for cell in data["cells"] if cell["policy"] in MEMBERS), key=lambda cell: cell["gain"]["mean"])
+    assert data["bounds"] == {"hotlock-small": {"policy": best["policy"], "gain": best["gain"]}}
     assert all(cell["wasted_share"] >= 0 for cell in data["cells"])
     assert json.loads((out / "summary.json").read_text())["cells"] == data["cells"]
     assert (out / "gain.png").read_bytes()[:4] == b"\x89PNG"
-    assert len((out / "runs.jsonl").read_text().splitlines()) == 2 * len(DEFAULT_POLICIES)
+    assert len((out / "runs.jsonl").read_text().splitlines()) == 2 * len(ran)
 
 
 def test_compare_of_few_policies_shows_what_lies_behind_and_of_many_with_details(
@@ -126,7 +130,9 @@ def test_policies_by_name_and_group() -> None:
         "legacy",
     ]
     kernel = [policy.name for policy in chosen_policies("kernel,bounds", "legacy")]
-    assert kernel[:2] == ["2011", "2012"] and kernel[-1] == "clairvoyant-bound" and kernel.count("legacy") == 1
+    assert kernel[:2] == ["2011", "2012"] and kernel[-4:] == ["legacy", *MEMBERS] and kernel.count("legacy") == 1
+    for name in ("bound", "clairvoyant-bound", "bounds"):
+        assert [policy.name for policy in chosen_policies(name, "legacy")] == [*MEMBERS, "legacy"]
     with pytest.raises(ValueError, match='unknown policy "kernal": did you mean "kernel"'):
         chosen_policies("kernal", "legacy")
 

@@ -15,7 +15,7 @@ from kvmgym.policies import BY_NAME as POLICY
 from kvmgym.scenarios import BY_NAME as SCENARIO
 
 MIXED = ("mixed-8p-4vm", "dedup-noisy-7vm", "dedup-12p-hog-3ms")
-POLICIES = ("none", "random", "legacy", "relaxed", "longest-waiting", "clairvoyant-bound")
+POLICIES = ("none", "random", "legacy", "relaxed", "longest-waiting", "clairvoyant-working")
 SHORT = ("--seeds", "2", "--duration", "0.06", "--warmup", "0.02")
 
 

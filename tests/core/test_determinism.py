@@ -32,7 +32,7 @@ INTERPRETED_NS = 700 * US  # plain Python makes some thousand events a second
 def test_compiled_and_interpreted_runs_agree_bit_for_bit():
     pairs = {"mixed": ("relaxed", "random"), "crowded": ("legacy", "strict"), "wide": ("relaxed", "legacy-i-bug"),
              "old_kernel": ("none", "relaxed-only"), "paravirtual": ("linear", "series-v2"),
-             "tasked": ("clairvoyant-bound", "2017"), "mixed_on_5.4": ("2019",), "mixed_on_6.1": ("random",),
+             "tasked": ("clairvoyant-working", "2017"), "mixed_on_5.4": ("2019",), "mixed_on_6.1": ("random",),
              "mixed_on_6.12": ("legacy",)}  # fmt: skip
     examples = {**EXAMPLES, **KERNEL_EXAMPLES}
     runs = [(name, policy, 3, INTERPRETED_NS, 100) for name, chosen in pairs.items() for policy in chosen]

@@ -29,7 +29,7 @@ HINT = Flags(ready=True, pending_interrupt=True)
 SENDER = Flags(ipi_pending=True, ipi_time_ns=NOW)
 
 HEURISTICS = ("round-robin", "longest-waiting", "receiver-first", "least-lag", "linear")
-BOUNDS = ("clairvoyant", "clairvoyant-bound")
+BOUNDS = ("clairvoyant", "clairvoyant-waiting", "clairvoyant-working")
 
 
 def ask(policy, flags, **given):
@@ -120,15 +120,16 @@ def test_clairvoyant_asks_for_nobody_else():
         assert ask("clairvoyant", flags, waits_for=waits_for).attempts == ()
 
 
-def test_the_bound_goes_on_with_the_longest_waiting_that_does_not_spin():
+def test_the_bounds_go_on_with_the_longest_waiting_and_with_that_which_does_not_spin():
     since = [replace(flag, ready_since_ns=ns) for flag, ns in ((USER, 30), (KERNEL, 10), (USER, 20))]
     spinner = replace(KERNEL, in_spin_loop=True, ready_since_ns=5)
     flags = [RUNNING, *since, spinner, RUNNING]
-    assert ask("clairvoyant-bound", flags, waits_for=1, now_ns=10**6).attempts == (1, 2, 3)
-    assert ask("clairvoyant-bound", flags, waits_for=5, now_ns=10**6).attempts == (2, 3, 1)
-    assert ask("clairvoyant-bound", flags, waits_for=4, results=OK, now_ns=10**6).target == 4
-    flags[1] = replace(flags[1], boosted_ns=10**6 - 20_000)  # named just now: not again, and nobody in its stead twice
-    assert ask("clairvoyant-bound", flags, waits_for=1, now_ns=10**6).attempts == (2, 3)
+    assert ask("clairvoyant-waiting", flags, waits_for=1, now_ns=10**6).attempts == (1, 4, 2, 3)
+    assert ask("clairvoyant-waiting", flags, waits_for=5, now_ns=10**6).attempts == (4, 2, 3, 1)
+    assert ask("clairvoyant-working", flags, waits_for=1, now_ns=10**6).attempts == (1, 2, 3)
+    assert ask("clairvoyant-working", flags, waits_for=5, now_ns=10**6).attempts == (2, 3, 1)
+    for name in ("clairvoyant-waiting", "clairvoyant-working"):
+        assert ask(name, flags, waits_for=4, results=OK, now_ns=10**6).target == 4  # awaited, although it spins
 
 
 # --- the linear score -----------------------------------------------------------------------------------------------
@@ -371,7 +372,7 @@ def test_names_and_marks_of_the_table():
     names = [policy.name for policy in POLICIES]
     assert len(set(names)) == len(names)
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-") for name in names)
-    assert [policy.name for policy in POLICIES if policy.privileged] == list(BOUNDS) == names[-2:]
+    assert [policy.name for policy in POLICIES if policy.privileged] == list(BOUNDS) == names[-3:]
     assert all(policy.privileged == policy.sees.startswith("privileged:") for policy in POLICIES)
     assert [policy.name for policy in POLICIES if policy.needs_lag] == ["least-lag", "linear"]
     years = [policy.year for policy in POLICIES if policy.name in ("2011", "2012", "2017", "2019", "2021", "legacy")]
@@ -390,7 +391,7 @@ def test_names_and_marks_of_the_table():
         ("series-v2", "relaxed", "v2", "v2"),
         ("series-v3", "relaxed", "v3", "v3"),
         ("clairvoyant", "clairvoyant", "none", "off"),
-        ("clairvoyant-bound", "clairvoyant-bound", "v3", "off"),
+        ("clairvoyant-working", "clairvoyant-working", "none", "off"),
     ],
 )
 def test_the_halves_of_the_series(name, same_as, deboost, ipi_tracking):

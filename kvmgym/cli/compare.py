@@ -93,10 +93,9 @@ def chosen_policies(wanted: str, baseline: str) -> list[Policy]:
     """The policies that the options name, the baseline among them. ValueError for an unknown name."""
     found: list[Policy] = []
     for name in names(wanted):
-        if name in (NAME, FORMER_BOUND):
-            found += [POLICY[member] for member in MEMBERS]
-        elif name == "all" or name in GROUPS:
-            found += [policy for policy in POLICIES if name in ("all", policy.group)]
+        group = "bounds" if name in (NAME, FORMER_BOUND) else name
+        if group == "all" or group in GROUPS:
+            found += [policy for policy in POLICIES if group in ("all", policy.group)]
         else:
             lookup("--policies", "policy", name, [*POLICY, "all", *GROUPS, NAME])
             found.append(POLICY[name])
@@ -221,11 +220,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     compile_once(console)
     rows = iter(_run_with_bar([run for part in runs for run in part], store, options.threads, console))
     found = [cells([next(rows) for _ in part], options.baseline) for part in runs]
-    for part, here in zip(parts, found, strict=True):
+    visible = [with_bound(here, part.policies, options.details) for part, here in zip(parts, found, strict=True)]
+    for part, (here, entrants) in zip(parts, visible, strict=True):
         if part.kernel:
             console.print(part.heading(), markup=False, highlight=False, soft_wrap=True)
-        shown_cells, entrants = with_bound(here, part.policies, options.details)
-        for table in tables(shown_cells, options.baseline, entrants, console.width, options.details):
+        for table in tables(here, options.baseline, entrants, console.width, options.details):
             console.print(table)
     summaries = [
         summary(here, options.baseline, part.policies, options.seeds, times)
@@ -243,12 +242,11 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     file = store.folder / "summary.json"
     write_atomically(file, to_json(data, indent=1) + "\n")
     written = [file]
-    for part, here in zip(parts, found, strict=True):
+    for part, (here, entrants) in zip(parts, visible, strict=True):
         plot = f"gain-{part.kernel}.png" if part.kernel else "gain.png"
-        shown_cells, entrants = with_bound(here, part.policies, options.details)
-        written += _plot(shown_cells, store.folder / plot, options.baseline, entrants, console)
+        written += _plot(here, store.folder / plot, options.baseline, entrants, console)
     console.print(f"runs in {store.path}, " + ", ".join(map(str, written)))
-    if len(with_bound(found[0], parts[0].policies, False)[1]) > MANY and not options.details:
+    if any(len(entrants) > MANY for _, entrants in visible) and not options.details:
         console.print(f"each VM's gain, operations/s, wasted CPU, exits and yields: in {file}, or with --details")
     return data
 

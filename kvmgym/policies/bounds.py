@@ -9,10 +9,9 @@ table shows the best of them on each scenario. Left out: a bound over whole runs
 from __future__ import annotations
 
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import NONE
+from kvmgym.core.layout import NO, NONE, YES
 from kvmgym.core.records import Ask, Vcpus, Vm
-from kvmgym.policies.heuristics import longest_waiting
-from kvmgym.policies.kernel import may_try
+from kvmgym.policies.heuristics import longest_ready
 
 
 @jit
@@ -31,7 +30,7 @@ def clairvoyant(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
 def clairvoyant_waiting(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """Privileged: as clairvoyant; where that names nobody, the vCPU that has been ready longest."""
     awaited = clairvoyant(vm, vcpus, me, ask)
-    return awaited if awaited != NONE else longest_waiting(vm, vcpus, me, ask)
+    return awaited if awaited != NONE else longest_ready(vcpus, me, ask, YES)
 
 
 @jit
@@ -39,11 +38,4 @@ def clairvoyant_working(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
     """Privileged: as clairvoyant; where that names nobody, the vCPU that has been ready longest of those that do not
     spin."""
     awaited = clairvoyant(vm, vcpus, me, ask)
-    if awaited != NONE or ask.tries == 0:
-        return awaited
-    best = NONE
-    for index in range(vcpus.size):
-        if may_try(vcpus[index], me, index, ask) and vcpus[index].in_spin_loop == 0:
-            if best == NONE or vcpus[index].ready_since_ns < vcpus[best].ready_since_ns:
-                best = index
-    return best
+    return awaited if awaited != NONE else longest_ready(vcpus, me, ask, NO)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kvmgym.codes import places
 from kvmgym.core.jit import jit
-from kvmgym.core.layout import NONE
+from kvmgym.core.layout import NONE, YES
 from kvmgym.core.records import Ask, Vcpus, Vm, int64
 from kvmgym.files import read_json, to_json, write_atomically
 from kvmgym.params.errors import check, lookup, number
@@ -43,17 +43,22 @@ def round_robin(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
 
 
 @jit
-def longest_waiting(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
-    """The vCPU that became ready first."""
+def longest_ready(vcpus: Vcpus, me: int, ask: Ask, spinners: int) -> int:
+    """The candidate that became ready first, with `spinners` or among those that do not spin; NONE without one."""
     best = NONE
     if ask.tries == 0:
         return best
     for index in range(vcpus.size):
-        if may_try(vcpus[index], me, index, ask) and (
-            best == NONE or vcpus[index].ready_since_ns < vcpus[best].ready_since_ns
-        ):
-            best = index
+        if may_try(vcpus[index], me, index, ask) and (spinners or vcpus[index].in_spin_loop == 0):
+            if best == NONE or vcpus[index].ready_since_ns < vcpus[best].ready_since_ns:
+                best = index
     return best
+
+
+@jit
+def longest_waiting(vm: Vm, vcpus: Vcpus, me: int, ask: Ask) -> int:
+    """The vCPU that became ready first."""
+    return longest_ready(vcpus, me, ask, YES)
 
 
 @jit
